@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything about pictures: schedules, shots, models, motion, feedback, the frame chain, video files.
+
+`import koshi_backend` is instant and loads no torch; the names below are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import create_pipeline as create_pipeline
+    from .api import generate_animation as generate_animation
+    from .api import generate_image as generate_image
+    from .errors import KoshiError as KoshiError
+    from .feedback import FeedbackConfig as FeedbackConfig
+    from .models.registry import FluxVersion as FluxVersion
+    from .shot import Shot as Shot
+    from .shot import load_shot as load_shot
+
+_HOME = {
+    "create_pipeline": ".api",
+    "generate_animation": ".api",
+    "generate_image": ".api",
+    "FeedbackConfig": ".feedback",
+    "FluxVersion": ".models.registry",
+    "KoshiError": ".errors",
+    "Shot": ".shot",
+    "load_shot": ".shot",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The `koshi` command. Results go to stdout (one JSON object with --json), progress and messages to stderr.
+
+Only the standard library is imported here, so that `koshi --help` is instant; each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import Cancelled, KoshiError
+from .paths import cache_folder
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 only when everything was done."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "httpcore", "huggingface_hub", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if arguments[:1] == ["serve"]:  # has options of its own
+        from bridge_server.server import main as serve
+
+        return serve(arguments[1:])
+    options = _parser().parse_args(arguments)
+    try:
+        result = _run(options)
+    except KoshiError as error:
+        return _fail(options, error.as_dict(), str(error))
+    except (KeyboardInterrupt, Cancelled):
+        return _fail(options, {"code": "cancelled"}, "Stopped. Finished frames are kept.", INTERRUPTED)
+    except Exception as error:  # the last boundary: a person sees a sentence, the log file has the rest
+        log = _log_traceback()
+        message = f"Something unexpected went wrong ({type(error).__name__}: {error}). Details: {log}"
+        return _fail(options, {"code": "internal", "message": message, "hint": ""}, message)
+    if options.json:
+        print(json.dumps(result))
+    return OK if result["ok"] else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="koshi", description="Feedback animation with FLUX, without Blender.")
+    parser.add_argument("--version", action="version", version=f"koshi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        return command
+
+    animate = add("animate", "Render a shot to numbered PNG files or to a video.")
+    animate.add_argument("shot", type=Path, help="a .koshi.json file")
+    animate.add_argument("--out", type=Path, required=True, help="a folder, or a .mp4, .mov or .mkv file")
+    animate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
+    generate = add("generate", "Draw one picture.")
+    generate.add_argument("prompt", help="what the picture shows")
+    generate.add_argument("--out", type=Path, default=Path("output.png"), help="default output.png")
+    generate.add_argument("--image", type=Path, action="append", default=[], help="a reference; may be repeated")
+    generate.add_argument("--model", help="a model's name or folder")
+    generate.add_argument("--width", type=int, default=256)
+    generate.add_argument("--height", type=int, default=256)
+    generate.add_argument("--steps", type=int, help="default: the model's own")
+    generate.add_argument("--guidance", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, help="default: a random one")
+    generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
+    commands.add_parser("serve", help="Run the render server that Blender talks to.", add_help=False)
+    add("doctor", "Check this installation.")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.command == "animate":
+        from .commands import animate
+
+        return animate(options.shot, options.out, options.device)
+    if options.command == "generate":
+        from .commands import generate
+
+        return generate(options)
+    from .doctor import examine, print_report
+
+    report = examine()
+    if not options.json:
+        print_report(report)
+    return report
+
+
+def _fail(options: argparse.Namespace, error: dict[str, Any], message: str, code: int = FAILED) -> int:
+    print(f"koshi: {message}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"ok": False, "error": error}))
+    return code
+
+
+def _log_traceback() -> Path:
+    log = cache_folder() / "koshi.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now().isoformat(timespec='seconds')}\n{traceback.format_exc()}\n")
+    return log

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `koshi animate` and `koshi generate` do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .api import create_pipeline
+from .chain import Frame, Progress, render_shot
+from .errors import KoshiError
+from .shot import Shot, read_shot
+from .video import is_video, write_video
+
+
+def animate(shot_file: Path, out: Path, device: str | None) -> dict[str, Any]:
+    """Render a shot file to `out`: a folder of %04d.png by frame number, or a video.
+
+    Frames are written as they come; files of other names in the folder are left alone.
+    """
+    shot = read_shot(shot_file)
+    _check_out(out)
+    begin, counts = time.monotonic(), {"made": 0, "stored": 0}
+    frames = _counted(shot, device, counts)
+    if is_video(out):
+        write_video(out, (frame.png for frame in frames), shot.fps)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for frame in frames:
+            _write(out / f"{frame.number:04d}.png", frame.png)
+    seconds = round(time.monotonic() - begin, 2)
+    return {"ok": True, "frames": shot.frames, **counts, "seconds": seconds, "out": str(out)}
+
+
+def generate(options: argparse.Namespace) -> dict[str, Any]:
+    """Draw one picture to options.out."""
+    begin = time.monotonic()
+    pipeline = create_pipeline(options.model, options.device)
+    pipeline.generate_image(
+        options.prompt,
+        options.out,
+        options.image,
+        options.width,
+        options.height,
+        options.steps,
+        options.guidance,
+        options.seed,
+    )
+    seconds = round(time.monotonic() - begin, 2)
+    print(f"{options.out}  {options.width} x {options.height}  {pipeline.model}  {seconds} s", file=sys.stderr)
+    return {"ok": True, "out": str(options.out), "model": pipeline.model, "seconds": seconds}
+
+
+def _counted(shot: Shot, device: str | None, counts: dict[str, int]) -> Iterator[Frame]:
+    """The frames, counting them and telling a person how far it is."""
+    live, begin = sys.stderr.isatty(), time.monotonic()
+
+    def step(p: Progress) -> None:
+        if live:
+            print(f"\r\033[K{p.message}, step {p.step + 1} of {p.steps}", end="", file=sys.stderr, flush=True)
+        elif p.message.startswith("loading"):
+            print(p.message, file=sys.stderr, flush=True)
+
+    for frame in render_shot(shot, device=device, progress=step):
+        counts["stored" if frame.stored else "made"] += 1
+        done = frame.index + 1
+        if live or done == shot.frames or done % max(shot.frames // 10, 1) == 0:
+            left = (time.monotonic() - begin) / done * (shot.frames - done)
+            text = f"{done} of {shot.frames} frames, {counts['stored']} from the store, {left:.0f} s left"
+            print(f"\r\033[K{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
+        yield frame
+    if live:
+        print(file=sys.stderr)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place that cannot take the result, before anything is rendered."""
+    if is_video(out):
+        if out.is_dir():
+            raise KoshiError("bad_output", f"{out} is a folder.", "Name a file.")
+    elif out.exists() and not out.is_dir():
+        raise KoshiError("bad_output", f"{out} is a file, not a folder.", "Name a folder, or a .mp4 file.")
+    elif out.suffix:
+        # A name such as film.avi would silently become a folder.
+        raise KoshiError("bad_output", f"{out} looks like a file.", "Name a folder, or a .mp4, .mov or .mkv file.")
+
+
+def _write(path: Path, data: bytes) -> None:
+    aside = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise KoshiError("bad_output", f"{path} cannot be written: {error.strerror}.", "Free some disk space.") from error

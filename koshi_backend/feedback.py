@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens to the previous frame's picture before the model sees it, always in this order:
+motion, colour match, contrast, sharpen, pixel noise.
+
+Noise comes after the colour match, which would take it out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import color
+from .motion import MotionField, deforum_matrix, resample
+from .noise import frame_seed, pixel_noise
+from .shot import Feedback
+
+MOTION = (
+    "zoom",
+    "angle",
+    "translation_x",
+    "translation_y",
+    "translation_z",
+    "transform_center_x",
+    "transform_center_y",
+)
+SHARPEN_SIGMA, SHARPEN_REACH = 1.0, 2  # Deforum's anti-blur defaults: kernel 5, sigma 1
+
+
+@dataclass(frozen=True)
+class FeedbackConfig:
+    """Picture corrections of the Python interface, by the names Koshi-Flux gave them.
+
+    color_mode: LAB, RGB, HSV or None. noise_amount: usually .005 to .03. noise_type: perlin or gaussian.
+    sharpen_amount: usually .05 to .25. contrast_boost: usually .9 to 1.1.
+    """
+
+    color_mode: str | None = "LAB"
+    noise_amount: float = 0.02
+    noise_type: str = "perlin"
+    sharpen_amount: float = 0.1
+    contrast_boost: float = 1.0
+
+    def schedules(self) -> dict[str, float]:
+        """The same as Koshi schedules. Koshi-Flux adds noise of amount * 15 on the 0..255 scale; the `noise` schedule
+        is a deviation on the -1..1 scale."""
+        return {
+            "noise": self.noise_amount * 30.0 / 255.0,
+            "sharpen": self.sharpen_amount,
+            "contrast": self.contrast_boost,
+        }
+
+
+def motion_field(row: dict[str, float], width: int, height: int, device: torch.device) -> MotionField:
+    """The move into a frame, from that frame's row of values."""
+    if all(row[name] == neutral for name, neutral in (("zoom", 1), ("angle", 0))) and not any(
+        row[f"translation_{axis}"] for axis in "xyz"
+    ):
+        return MotionField.identity(width, height, device)
+    matrix = deforum_matrix(width, height, **{name: row[name] for name in MOTION})
+    return MotionField.affine(matrix, width, height, device)
+
+
+def prepare(
+    previous: Tensor, field: MotionField, row: dict[str, float], settings: Feedback, anchor: np.ndarray, frame: int
+) -> Tensor:
+    """The previous picture [1, 3, H, W], moved and corrected for frame `frame`."""
+    picture = resample(previous, field)
+    if settings.color_mode != "none":
+        picture = color.match(picture, anchor, settings.color_mode, row["color_match"], field.valid)
+    if row["contrast"] != 1.0:
+        picture = (picture * row["contrast"]).clamp(0.0, 1.0)  # a gain, as in Deforum, but it does not wrap
+    if row["sharpen"] > 0.0:
+        picture = sharpen(picture, row["sharpen"])
+    if row["noise"] > 0.0:
+        height, width = picture.shape[-2:]
+        seed = frame_seed(int(row["seed"]), frame, "pixels")
+        grain = pixel_noise(settings.noise_type, width, height, seed).to(picture)
+        # `noise` is the deviation on the -1..1 scale that the autoencoder sees; pictures are 0..1 here.
+        picture = (picture + 0.5 * row["noise"] * grain).clamp(0.0, 1.0)
+    return picture
+
+
+def sharpen(picture: Tensor, amount: float) -> Tensor:
+    """Unsharp mask: (1 + amount) * picture - amount * blurred."""
+    offsets = torch.arange(-SHARPEN_REACH, SHARPEN_REACH + 1, dtype=picture.dtype, device=picture.device)
+    kernel = torch.exp(-(offsets**2) / (2 * SHARPEN_SIGMA**2))
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    blurred = F.pad(picture, [SHARPEN_REACH] * 4, mode="replicate")
+    blurred = F.conv2d(F.conv2d(blurred, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+    return ((1 + amount) * picture - amount * blurred).clamp(0.0, 1.0)
+
+
+def strength_map(strength: float, valid: Tensor) -> float | Tensor:
+    """The scheduled strength, raised to 1 where the moved picture has nothing to show.
+
+    A latent cell (8 x 8 pixels) is such a place when most of its pixels are invalid; a thinner edge is covered by
+    the repeated border well enough, and a map costs extra steps. Returns the number itself when there are no holes.
+    """
+    holes = F.avg_pool2d((~valid).float()[None, None], 8) > 0.5
+    if strength >= 1.0 or not bool(holes.any()):
+        return strength
+    cells = torch.where(holes, 1.0, strength).expand(1, 32, -1, -1)
+    return cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which model is this? A hash of the weights' bytes, remembered by path, size and time of change.
+
+Frames in the store carry it in their key, so that a replaced or retrained model never serves old pictures.
+Standard library only: known frames are served without loading torch's models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from ..errors import KoshiError
+from ..paths import cache_folder
+
+log = logging.getLogger(__name__)
+
+_WEIGHED = (".safetensors", ".json", ".jinja", ".txt")
+
+
+def model_identity(folder: Path) -> str:
+    """SHA-256 over the names and contents of a model folder's files.
+
+    Files whose path, size and modification time are known from before are not read again (a 16 GB model takes some
+    10 s to hash). Raises KoshiError("bad_model_file") for unreadable files.
+    """
+    known = _read_cache()
+    whole, changed = hashlib.sha256(), False
+    files = sorted(f for f in folder.rglob("*") if f.suffix in _WEIGHED and f.is_file())
+    for file in files:
+        try:
+            stat = file.stat()
+            stamp = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            if stamp not in known:
+                with file.open("rb") as stream:
+                    known[stamp] = hashlib.file_digest(stream, "sha256").hexdigest()
+                changed = True
+        except OSError as error:
+            raise KoshiError("bad_model_file", f"The model file {file} cannot be read: {error.strerror}.") from error
+        whole.update(f"{file.relative_to(folder).as_posix()}:{known[stamp]}\n".encode())
+    if not files:
+        raise KoshiError("bad_model", f"The folder {folder} holds no model.", "Check the path.")
+    if changed:
+        _write_cache(known)
+    return whole.hexdigest()
+
+
+def _cache_file() -> Path:
+    return cache_folder() / "model_hashes.json"
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        known = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
+
+
+def _write_cache(known: dict[str, str]) -> None:
+    """Losing the cache only costs time, so a folder that cannot be written is no error."""
+    try:
+        _cache_file().parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=_cache_file().parent, prefix=".part-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(known, file, indent=1)
+        os.replace(aside, _cache_file())
+    except OSError as error:
+        log.info("model hashes were not remembered: %s", error)

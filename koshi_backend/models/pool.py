@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a model's name to a loaded model, which stays loaded for the next picture."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from ..errors import KoshiError
+from .identity import model_identity
+from .klein import Klein
+from .registry import REPOSITORY_PARTS, TINY_FOLDER, find_model
+
+log = logging.getLogger(__name__)
+
+_loaded: dict[tuple[str, torch.device, torch.dtype], Klein] = {}
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model's files; a model from the hub is downloaded on first use, with progress on stderr.
+
+    Raises KoshiError("unknown_model" | "download_failed").
+    """
+    found = find_model(name)
+    if isinstance(found, Path):
+        return found
+    if not found.repository:
+        return TINY_FOLDER
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    try:
+        # Looked up in the local cache first: a model that is there needs no network.
+        return Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
+    except LocalEntryNotFoundError:
+        log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
+    try:
+        return Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS)))
+    except GatedRepoError as error:
+        raise KoshiError(
+            "download_failed",
+            f"{found.title} is a gated model ({found.licence}).",
+            f"Accept its licence on the page of {found.repository} at the Hugging Face hub and log in with `hf auth login`.",
+        ) from error
+    except Exception as error:  # the hub's client raises errors of several HTTP libraries
+        log.exception("download of %s failed", found.repository)
+        raise KoshiError(
+            "download_failed",
+            f"{found.title} could not be downloaded ({type(error).__name__}).",
+            f"Check the network, or fetch {found.repository} elsewhere and give the folder's path as the model.",
+        ) from error
+
+
+def pick_device(wanted: str | torch.device | None = None) -> torch.device:
+    """The device to run on: as asked (argument, else KOSHI_DEVICE), else CUDA, else Apple's GPU, else the processor.
+
+    A CUDA device that is not there is replaced by the processor, with a warning, so that scripts written for a
+    GPU machine still run.
+    """
+    name = str(wanted or os.environ.get("KOSHI_DEVICE") or "")
+    if not name:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise KoshiError("bad_device", f"{name!r} is not a device.", "Use cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        log.warning("device %s was asked for, but there is no CUDA on this computer: using the processor", name)
+        return torch.device("cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch.dtype:
+    """bfloat16 on a GPU; float32 on a processor, where it is the exact one and seldom the slower one."""
+    if wanted is not None and not (device.type == "cpu" and wanted == torch.float16):
+        return wanted
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Klein:
+    """The loaded model. The last one used stays; another one takes its place."""
+    folder = model_folder(name)
+    identity = model_identity(folder)
+    key = (identity, device, dtype)
+    if key not in _loaded:
+        _loaded.clear()  # before the next one is loaded: two would not fit on most cards
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        _loaded[key] = Klein.load(folder, device, dtype, identity)
+    return _loaded[key]

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The frame store: finished frames on disk, by the frame chain's key.
+
+One entry is one safetensors file with the picture in 16 bits (what the next frame is made from), the PNG that is
+handed out, and the colour anchor. Writes are atomic, a damaged entry is noticed by its checksum and counts as
+missing, and the least recently used entries go when the store outgrows its limit. No torch: the server process
+reads PNGs from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .errors import KoshiError
+from .paths import store_folder
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LIMIT_GB = 20.0
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished frame.
+
+    picture: uint16 [H, W, 3], sRGB, 0..65535: the exact picture that the next frame starts from.
+    png: the same in 8 bits, as a PNG file.
+    anchor: float64 vector that colours are matched to; its layout is the feedback module's business.
+    """
+
+    picture: np.ndarray
+    png: bytes
+    anchor: np.ndarray
+
+
+class FrameStore:
+    """A folder of entries.
+
+    root: the folder, made when needed; default KOSHI_STORE, else the user's cache folder.
+    limit_gb: size in 10^9 bytes above which old entries go; default KOSHI_STORE_GB, else 20.
+    """
+
+    def __init__(self, root: Path | None = None, limit_gb: float | None = None) -> None:
+        self.root = Path(root) if root is not None else store_folder()
+        self.limit = int((limit_gb if limit_gb is not None else _limit_from_environment()) * 1e9)
+        self._bytes: int | None = None  # running total; None until the folder has been walked
+
+    def path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}{_SUFFIX}"
+
+    def get(self, key: str) -> Entry | None:
+        """The entry, or None when there is none or it is damaged (it is then removed)."""
+        tensors = self._read(key, ("picture", "png", "anchor"))
+        if tensors is None:
+            return None
+        return Entry(tensors["picture"], tensors["png"].tobytes(), tensors["anchor"])
+
+    def png(self, key: str) -> bytes | None:
+        """The PNG alone, checked, without reading the large picture."""
+        tensors = self._read(key, ("png",))
+        return None if tensors is None else tensors["png"].tobytes()
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Write an entry: aside, to the disk, then renamed into place.
+
+        Raises KoshiError("store_write") when the disk is full or the folder cannot be written.
+        """
+        tensors = {
+            "picture": np.ascontiguousarray(entry.picture, dtype=np.uint16),
+            "png": np.frombuffer(entry.png, dtype=np.uint8),
+            "anchor": np.ascontiguousarray(entry.anchor, dtype=np.float64),
+        }
+        sums = {name: _checksum(array) for name, array in tensors.items()}
+        payload = save(tensors, metadata={"key": key, "sha256": json.dumps(sums)})
+        try:
+            self._write(self.path(key), payload)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise KoshiError(
+                "store_write",
+                f"The frame store {self.root} cannot be written: {error.strerror}.",
+                "Free some disk space, or set KOSHI_STORE to a folder on another disk."
+                if full
+                else "Set KOSHI_STORE to a folder that you may write to.",
+            ) from error
+        if self._bytes is not None:
+            self._bytes += len(payload)
+        self._evict(keep=self.path(key))
+
+    def _write(self, path: Path, payload: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+
+    def _read(self, key: str, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+        path = self.path(key)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                meta: dict[str, Any] = file.metadata() or {}
+                sums = json.loads(meta.get("sha256", "{}"))
+                tensors = {name: file.get_tensor(name) for name in names}
+            damaged = meta.get("key") != key or any(sums.get(n) != _checksum(t) for n, t in tensors.items())
+        except FileNotFoundError:
+            return None  # evicted by another process just now
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            log.warning("store entry %s cannot be read: %s", key[:12], error)
+            damaged = True
+        if damaged:
+            log.warning("store entry %s is damaged and will be made again", key[:12])
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # read means used: the eviction goes by this time
+        return tensors
+
+    def _entries(self) -> list[tuple[float, int, Path]]:
+        found: list[tuple[float, int, Path]] = []
+        for path in self.root.glob(f"??/*{_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        return found
+
+    def _evict(self, keep: Path) -> None:
+        """Remove the least recently used entries, down to nine tenths of the limit so that it is not done each time."""
+        if self._bytes is None:
+            self._bytes = sum(size for _, size, _ in self._entries())
+        if self._bytes <= self.limit:
+            return
+        entries = sorted(self._entries())
+        self._bytes = sum(size for _, size, _ in entries)
+        for _, size, path in entries:
+            if self._bytes <= self.limit * 0.9:
+                break
+            if path == keep:
+                continue
+            with contextlib.suppress(OSError):
+                path.unlink()
+                self._bytes -= size
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _limit_from_environment() -> float:
+    text = os.environ.get("KOSHI_STORE_GB", "")
+    if not text:
+        return DEFAULT_LIMIT_GB
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 < limit < 1e9:
+        raise KoshiError("bad_setting", f"KOSHI_STORE_GB is {text!r}.", "Set it to a positive number of gigabytes.")
+    return limit
