@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,7 @@ class Pipeline:
     model: a registry name or a folder. device, dtype: as `pick_device` and `pick_dtype` choose when None.
     """
 
-    def __init__(
-        self, model: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, model: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         find_model(model)
         self.model = model
         self.device = pick_device(device)
@@ -92,8 +90,10 @@ class Pipeline:
         """
         steps = default_steps(self.model) if num_steps is None else num_steps
         _check_picture(prompt, width, height, steps)
-        references = input_image if isinstance(input_image, Sequence) and not isinstance(input_image, str) else (
-            [] if input_image is None else [input_image]
+        references = (
+            input_image
+            if isinstance(input_image, Sequence) and not isinstance(input_image, str)
+            else ([] if input_image is None else [input_image])
         )
         pictures = [read_picture(r, width, height) for r in references]
         model = self.load()
@@ -102,7 +102,9 @@ class Pipeline:
             latents = model.noise(_seed(seed), width, height)
         elif tuple(latents.shape) != shape:
             raise KoshiError(
-                "bad_value", f"latents has shape {tuple(latents.shape)}.", f"For {width} x {height} it is {shape}."
+                "bad_value",
+                f"latents has shape {tuple(latents.shape)}.",
+                f"For {width} x {height} it is {shape}.",
             )
         shown = [model.encode_picture(p) for p in pictures]
         latent = model.denoise(
@@ -154,18 +156,16 @@ class Pipeline:
         Finished frames are kept in the store: the same call again is a matter of seconds. Raises KoshiError.
         """
         if interpolation not in (None, 1):
-            raise KoshiError(
-                "not_supported", f"interpolation={interpolation!r} is not supported yet.", "Leave it out."
-            )
+            raise KoshiError("not_supported", f"interpolation={interpolation!r} is not supported yet.", "Leave it out.")
         shot = self._shot(
             prompts, motion_params or {}, num_frames, width, height, num_inference_steps, guidance_scale, strength,
             noise_scale, noise_mode, init_image, color_coherence, fps, seed, feedback_mode, feedback_config,
         )  # fmt: skip
         rendered = render_shot(shot, store=store, device=self.device, dtype=self.dtype, progress=progress)
-        pngs = (frame.png for frame in rendered)
+        pngs: Iterable[bytes] = (frame.png for frame in rendered)
         if loop:
             forth = list(pngs)
-            pngs = iter(forth + forth[-2:0:-1])
+            pngs = forth + forth[-2:0:-1]
         path = Path(output_path)
         write_video(path, pngs, fps)
         return str(path)
@@ -272,9 +272,7 @@ def generate_image(
     )
 
 
-def generate_animation(
-    prompts: str | dict[int, str], *, model: FluxVersion | str | None = None, **options: Any
-) -> str:
+def generate_animation(prompts: str | dict[int, str], *, model: FluxVersion | str | None = None, **options: Any) -> str:
     """`Pipeline.generate_animation` with the default model, or `model`."""
     return create_pipeline(model).generate_animation(prompts, **options)
 
@@ -283,7 +281,9 @@ def _coherence(text: str | None) -> tuple[str, str]:
     found = _COHERENCE.get((text or "none").lower())
     if found is None:
         raise KoshiError(
-            "bad_value", f"color_coherence is {text!r}.", "Use match_prompt, match_first, match_frame, LAB, RGB, HSV or None."
+            "bad_value",
+            f"color_coherence is {text!r}.",
+            "Use match_prompt, match_first, match_frame, LAB, RGB, HSV or None.",
         )
     return found
 
@@ -294,7 +294,9 @@ def _check_picture(prompt: str, width: int, height: int, steps: int) -> None:
     for name, side in (("width", width), ("height", height)):
         if side % CELL or not 64 <= side <= MAX_SIDE:
             raise KoshiError(
-                "bad_value", f"{name} is {side}.", f"Use a multiple of {CELL} from 64 to {MAX_SIDE}, such as 512."
+                "bad_value",
+                f"{name} is {side}.",
+                f"Use a multiple of {CELL} from 64 to {MAX_SIDE}, such as 512.",
             )
     if steps < 1:
         raise KoshiError("bad_value", f"num_steps is {steps}.", "Use 1 or more.")

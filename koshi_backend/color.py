@@ -14,7 +14,11 @@ from torch import Tensor
 # How far one match may stretch or squeeze a channel. A nearly flat channel would otherwise be blown up to noise.
 MAX_GAIN = 2.0
 
-_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_TO_XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
 _WHITE = (0.95047, 1.0, 1.08883)  # D65, IEC 61966-2-1
 _EDGE = 6.0 / 29.0
 

@@ -97,4 +97,6 @@ def _write(path: Path, data: bytes) -> None:
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise KoshiError("bad_output", f"{path} cannot be written: {error.strerror}.", "Free some disk space.") from error
+        raise KoshiError(
+            "bad_output", f"{path} cannot be written: {error.strerror}.", "Free some disk space."
+        ) from error

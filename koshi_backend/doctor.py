@@ -16,8 +16,16 @@ from .errors import KoshiError
 from .store import FrameStore
 
 _PACKAGES = (
-    "torch", "einops", "safetensors", "transformers", "huggingface_hub", "numpy", "opencv-python-headless", "pydantic", "av",
-)  # fmt: skip
+    "torch",
+    "einops",
+    "safetensors",
+    "transformers",
+    "huggingface_hub",
+    "numpy",
+    "opencv-python-headless",
+    "pydantic",
+    "av",
+)
 
 
 def examine() -> dict[str, Any]:
@@ -47,7 +55,12 @@ def _check(name: str, look: Callable[[], str]) -> dict[str, Any]:
     except KoshiError as error:
         return {"name": name, "ok": False, "found": error.message, "hint": error.hint}
     except (ImportError, OSError, RuntimeError) as error:
-        return {"name": name, "ok": False, "found": f"{type(error).__name__}: {error}", "hint": "Install Koshi again."}
+        return {
+            "name": name,
+            "ok": False,
+            "found": f"{type(error).__name__}: {error}",
+            "hint": "Install Koshi again.",
+        }
 
 
 def _packages() -> str:

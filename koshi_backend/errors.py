@@ -19,9 +19,7 @@ class KoshiError(Exception):
         a person sees all of them at once.
     """
 
-    def __init__(
-        self, code: str, message: str, hint: str = "", problems: list[dict[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, hint: str = "", problems: list[dict[str, Any]] | None = None) -> None:
         super().__init__(f"{message} {hint}".strip())
         self.code = code
         self.message = message
@@ -37,9 +35,7 @@ class Cancelled(Exception):
     """The work was stopped on request. Not a fault: everything finished until then is kept."""
 
 
-def problem(
-    field: str, message: str, hint: str = "", frame: int | None = None, value: object = None
-) -> dict[str, Any]:
+def problem(field: str, message: str, hint: str = "", frame: int | None = None, value: object = None) -> dict[str, Any]:
     """One entry of `KoshiError.problems`; the value is kept as short text."""
     shown = None if value is None else repr(value)[:80]
     return {"field": field, "frame": frame, "value": shown, "message": message, "hint": hint}

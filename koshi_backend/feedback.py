@@ -66,7 +66,12 @@ def motion_field(row: dict[str, float], width: int, height: int, device: torch.d
 
 
 def prepare(
-    previous: Tensor, field: MotionField, row: dict[str, float], settings: Feedback, anchor: np.ndarray, frame: int
+    previous: Tensor,
+    field: MotionField,
+    row: dict[str, float],
+    settings: Feedback,
+    anchor: np.ndarray,
+    frame: int,
 ) -> Tensor:
     """The previous picture [1, 3, H, W], moved and corrected for frame `frame`."""
     picture = resample(previous, field)

@@ -44,14 +44,12 @@ class MotionField:
     def then(self, later: MotionField) -> MotionField:
         """This motion followed by `later`, as one field: two moves, one resampling."""
         height, width = self.valid.shape
-        shift = (self.source - _grid(width, height, self.source.device)).permute(2, 0, 1)[None]
-        norm = later.source.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
-        where = (later.source * norm - 1.0)[None]
-        # The displacement is interpolated rather than the position: beyond the frame it then stays what it was there.
+        shift = _extended((self.source - _grid(width, height, self.source.device)).permute(2, 0, 1)[None])
+        # The extended displacement has one more row and column on each side.
+        where = ((later.source + 1.0) * later.source.new_tensor([2.0 / (width + 1), 2.0 / (height + 1)]) - 1.0)[None]
         moved = F.grid_sample(shift, where, mode="bilinear", padding_mode="border", align_corners=True)
-        seen = F.grid_sample(
-            self.valid.float()[None, None], where, mode="nearest", padding_mode="border", align_corners=True
-        )
+        valid = F.pad(self.valid.float()[None, None], [1] * 4, mode="replicate")
+        seen = F.grid_sample(valid, where, mode="nearest", padding_mode="border", align_corners=True)
         return MotionField(later.source + moved[0].permute(1, 2, 0), later.valid & (seen[0, 0] > 0.5))
 
 
@@ -79,7 +77,7 @@ def deforum_matrix(
     turn = np.array([[a, b, (1 - a) * cx - b * cy], [-b, a, b * cx + (1 - a) * cy], [0.0, 0.0, 1.0]])
     move = np.array([[1.0, 0.0, translation_x], [0.0, 1.0, translation_y], [0.0, 0.0, 1.0]])
     scale = flat_push(translation_z)
-    mid_x, mid_y = width / 2, height / 2
+    mid_x, mid_y = (width - 1) / 2, (height - 1) / 2  # the 3D warp's centre, half a pixel from the 2D one
     push = np.array([[scale, 0.0, (1 - scale) * mid_x], [0.0, scale, (1 - scale) * mid_y], [0.0, 0.0, 1.0]])
     return push @ turn @ move
 
@@ -132,6 +130,13 @@ def _grid(width: int, height: int, device: torch.device | None = None) -> Tensor
     x = torch.arange(width, dtype=torch.float32, device=device)
     y = torch.arange(height, dtype=torch.float32, device=device)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def _extended(field: Tensor) -> Tensor:
+    """[1, C, H, W] with a border of one, continued straight: the outer half of an edge pixel lies beyond its centre."""
+    field = torch.cat([2 * field[..., :1] - field[..., 1:2], field, 2 * field[..., -1:] - field[..., -2:-1]], dim=3)
+    top, bottom = 2 * field[:, :, :1] - field[:, :, 1:2], 2 * field[:, :, -1:] - field[:, :, -2:-1]
+    return torch.cat([top, field, bottom], dim=2)
 
 
 def _inside(source: Tensor, width: int, height: int) -> Tensor:

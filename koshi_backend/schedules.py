@@ -20,6 +20,7 @@ from .errors import KoshiError
 Schedule = float | int | str | Sequence[float]
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_EXAMPLE = 'Write a number, or keys such as "0:(1.0), 24:(1.05)".'
 _MAX_TEXT = 1_000_000  # characters; a dense schedule of 10,000 frames written as text has about 200,000
 
 
@@ -51,7 +52,7 @@ def parse(text: str) -> dict[int, float]:
     if len(text) > _MAX_TEXT:
         raise ScheduleError(f"a schedule of {len(text)} characters is too long", f"Keep it under {_MAX_TEXT}.")
     if not text.strip():
-        raise ScheduleError("the schedule is empty", 'Write a number, or keys such as "0:(1.0), 24:(1.05)".')
+        raise ScheduleError("the schedule is empty", _EXAMPLE)
     whole = _NUMBER.fullmatch(text.strip())
     if whole:
         return {0: _finite(float(whole.group()), 0)}
@@ -59,6 +60,8 @@ def parse(text: str) -> dict[int, float]:
     for start, item in _split(text):
         frame, value = _parse_key(item, start)
         keys[frame] = value
+    if not keys:
+        raise ScheduleError("the schedule holds no key", _EXAMPLE, 0)
     return keys
 
 
@@ -98,9 +101,7 @@ def to_text(values: Sequence[float], tolerance: float = 1e-6) -> str:
 
 def _straight(values: Sequence[float], left: int, right: int, tolerance: float) -> bool:
     rise = (values[right] - values[left]) / (right - left)
-    return all(
-        abs(values[left] + rise * (k - left) - values[k]) <= tolerance for k in range(left + 1, right)
-    )
+    return all(abs(values[left] + rise * (k - left) - values[k]) <= tolerance for k in range(left + 1, right))
 
 
 def _dense(values: Sequence[float], frames: int) -> list[float]:

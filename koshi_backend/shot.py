@@ -20,7 +20,7 @@ from .errors import KoshiError, problem, raise_problems
 from .models.registry import default_steps, find_model
 from .schedules import ScheduleError, evaluate
 
-VERSION = 1
+VERSION = 1  # of the document; Shot.koshi accepts only this one
 MAX_SIDE = 1792  # pixels; the largest side that FLUX.2 was published for
 MAX_FRAMES = 100_000
 
@@ -94,7 +94,7 @@ class Shot(BaseModel):
     """A whole animation. Build one with `load_shot`, which explains what is wrong in plain words."""
 
     model_config = _STRICT
-    koshi: Literal[1] = VERSION
+    koshi: Literal[1] = 1
     model: str = "koshi-tiny"
     width: _Side = 256
     height: _Side = 256
@@ -183,7 +183,8 @@ def read_shot(path: Path) -> Shot:
         return load_shot(json.loads(text))
     except json.JSONDecodeError as error:
         raise KoshiError(
-            "bad_shot", f"The shot {path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}."
+            "bad_shot",
+            f"The shot {path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.",
         ) from error
 
 
@@ -288,7 +289,13 @@ def _check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         frame = prompt.get("frame", 0) if isinstance(prompt, dict) else None
         if isinstance(frame, int) and frame in seen:
             faults.append(
-                problem(f"prompts[{k}].frame", f"frame {frame} has two prompts.", "Keep one of them.", frame, frame)
+                problem(
+                    f"prompts[{k}].frame",
+                    f"frame {frame} has two prompts.",
+                    "Keep one of them.",
+                    frame,
+                    frame,
+                )
             )
         seen.add(frame if isinstance(frame, int) else None)
 
@@ -305,7 +312,9 @@ def _explain(error: Any) -> dict[str, Any]:
     if kind == "extra_forbidden":
         names = Feedback.model_fields if where[0] == "feedback" else Shot.model_fields
         near = difflib.get_close_matches(str(where[-1]), names, n=1)
-        return problem(field, "Koshi does not know this key.", f"Did you mean {near[0]!r}?" if near else "", value=value)
+        return problem(
+            field, "Koshi does not know this key.", f"Did you mean {near[0]!r}?" if near else "", value=value
+        )
     if field in ("width", "height") and isinstance(value, int) and not isinstance(value, bool):
         return problem(field, f"{value} is not a size Koshi can render.", _nearest_side(value), value=value)
     if field == "prompts" and kind == "too_short":
@@ -313,7 +322,9 @@ def _explain(error: Any) -> dict[str, Any]:
     if field.endswith(".text") and kind in ("string_too_short", "string_pattern_mismatch"):
         return problem(field, "the prompt is empty.", "Write what the picture shows.", value=value)
     if field == "koshi":
-        return problem(field, f"this shot is of version {value!r}; this Koshi reads version {VERSION}.", "Update Koshi.")
+        return problem(
+            field, f"this shot is of version {value!r}; this Koshi reads version {VERSION}.", "Update Koshi."
+        )
     return problem(field, f"{error['msg'][:1].lower()}{error['msg'][1:]}.", "", frame, value)
 
 

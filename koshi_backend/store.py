@@ -79,12 +79,12 @@ class FrameStore:
 
         Raises KoshiError("store_write") when the disk is full or the folder cannot be written.
         """
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "picture": np.ascontiguousarray(entry.picture, dtype=np.uint16),
             "png": np.frombuffer(entry.png, dtype=np.uint8),
             "anchor": np.ascontiguousarray(entry.anchor, dtype=np.float64),
         }
-        sums = {name: _checksum(array) for name, array in tensors.items()}
+        sums = {name: _checksum(tensors[name]) for name in tensors}
         payload = save(tensors, metadata={"key": key, "sha256": json.dumps(sums)})
         try:
             self._write(self.path(key), payload)

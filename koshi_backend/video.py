@@ -38,7 +38,9 @@ def write_video(path: Path, frames: Iterable[bytes], fps: float) -> int:
         count = _encode(aside, frames, Fraction(fps).limit_denominator(1001))
         os.replace(aside, path)
     except (av.FFmpegError, OSError) as error:
-        raise KoshiError("video_write", f"The video {path} cannot be written: {error}.", "Try another folder.") from error
+        raise KoshiError(
+            "video_write", f"The video {path} cannot be written: {error}.", "Try another folder."
+        ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()

@@ -96,9 +96,7 @@ class Level(nn.Module):
 
     def __init__(self, width_in: int, width: int, blocks: int, groups: int, step: type[nn.Module] | None) -> None:
         super().__init__()
-        self.block = nn.ModuleList(
-            ResnetBlock(width_in if k == 0 else width, width, groups) for k in range(blocks)
-        )
+        self.block = nn.ModuleList(ResnetBlock(width_in if k == 0 else width, width, groups) for k in range(blocks))
         self.downsample = Downsample(width) if step is Downsample else None
         self.upsample = Upsample(width) if step is Upsample else None
 
@@ -117,7 +115,11 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             Level(
-                widths[max(k - 1, 0)], widths[k], config.blocks, groups, Downsample if k < len(widths) - 1 else None
+                widths[max(k - 1, 0)],
+                widths[k],
+                config.blocks,
+                groups,
+                Downsample if k < len(widths) - 1 else None,
             )
             for k in range(len(widths))
         )

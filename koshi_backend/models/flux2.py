@@ -171,7 +171,13 @@ class DoubleBlock(nn.Module):
         self.txt_mlp = _feed_forward(config)
 
     def forward(
-        self, img: Tensor, txt: Tensor, img_mod: tuple[Tensor, ...], txt_mod: tuple[Tensor, ...], cos: Tensor, sin: Tensor
+        self,
+        img: Tensor,
+        txt: Tensor,
+        img_mod: tuple[Tensor, ...],
+        txt_mod: tuple[Tensor, ...],
+        cos: Tensor,
+        sin: Tensor,
     ) -> tuple[Tensor, Tensor]:
         length = txt.shape[1]
         tq, tk, tv = self.txt_attn.heads_of(_norm(txt, txt_mod[0], txt_mod[1]))

@@ -50,7 +50,9 @@ class Klein:
         lacking = [part for part in ("transformer", "vae", "text_encoder", "tokenizer") if not (folder / part).is_dir()]
         if lacking:
             raise KoshiError(
-                "bad_model", f"The model folder {folder} lacks {', '.join(lacking)}.", "Fetch the model's files again."
+                "bad_model",
+                f"The model folder {folder} lacks {', '.join(lacking)}.",
+                "Fetch the model's files again.",
             )
         begin = time.monotonic()
         with out_of_memory_explained("loading the model"):
@@ -116,7 +118,8 @@ class Klein:
         ids = [grid_ids(rows, columns, device=self.device)]
         shown = []
         for k, reference in enumerate(references):
-            ids.append(grid_ids(*reference.shape[-2:], time=10.0 + 10.0 * k, device=self.device))
+            high, wide = reference.shape[-2:]
+            ids.append(grid_ids(high, wide, time=10.0 + 10.0 * k, device=self.device))
             shown.append(_tokens(reference))
         img_ids, txt_ids = torch.cat(ids), text_ids(context.shape[1], device=self.device)
         embedded = None

@@ -102,16 +102,18 @@ def transformer_config(shapes: dict[str, tuple[int, ...]], written: dict[str, An
     )
 
 
-def autoencoder_config(
-    shapes: dict[str, tuple[int, ...]], native: bool, written: dict[str, Any]
-) -> AutoencoderConfig:
+def autoencoder_config(shapes: dict[str, tuple[int, ...]], native: bool, written: dict[str, Any]) -> AutoencoderConfig:
     """The configuration that the shapes imply; the group count comes from config.json, else FLUX.2's 32."""
     down, block = ("encoder.down", "block") if native else ("encoder.down_blocks", "resnets")
     levels = _count(shapes, down)
     try:
         widths = tuple(shapes[f"{down}.{k}.{block}.0.conv1.weight"][0] for k in range(levels))
         up = [
-            shapes[f"decoder.up.{k}.block.0.conv1.weight" if native else f"decoder.up_blocks.{levels - 1 - k}.resnets.0.conv1.weight"][0]
+            shapes[
+                f"decoder.up.{k}.block.0.conv1.weight"
+                if native
+                else f"decoder.up_blocks.{levels - 1 - k}.resnets.0.conv1.weight"
+            ][0]
             for k in range(levels)
         ]
     except KeyError as error:
@@ -134,7 +136,9 @@ def _fill(
 ) -> _Net:
     """Give a module on the meta device its weights, straight from the mapped files."""
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    faults, used, state = [], set(), {}
+    faults: list[dict[str, Any]] = []
+    used: set[str] = set()
+    state: dict[str, Tensor] = {}
     for name, shape in wanted.items():
         origin = source(name)
         used.update(origin.names)
@@ -162,8 +166,11 @@ def _native_shapes(files: TensorFiles, native: bool) -> dict[str, tuple[int, ...
     """Shapes under native names, as far as the configuration needs them."""
     if native:
         return files.shapes
-    shapes = {}
-    for name, count in (("double_blocks", "transformer_blocks"), ("single_blocks", "single_transformer_blocks")):
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, count in (
+        ("double_blocks", "transformer_blocks"),
+        ("single_blocks", "single_transformer_blocks"),
+    ):
         for k in range(_count(files.shapes, count)):
             shapes[f"{name}.{k}."] = ()
     for name in (

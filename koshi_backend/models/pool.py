@@ -43,7 +43,7 @@ def model_folder(name: str) -> Path:
         raise KoshiError(
             "download_failed",
             f"{found.title} is a gated model ({found.licence}).",
-            f"Accept its licence on the page of {found.repository} at the Hugging Face hub and log in with `hf auth login`.",
+            f"Accept its licence on the hub's page of {found.repository}, then log in with `hf auth login`.",
         ) from error
     except Exception as error:  # the hub's client raises errors of several HTTP libraries
         log.exception("download of %s failed", found.repository)
@@ -72,7 +72,7 @@ def pick_device(wanted: str | torch.device | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         log.warning("device %s was asked for, but there is no CUDA on this computer: using the processor", name)
         return torch.device("cpu")
-    if device.type == "cuda" and device.index is None:
+    if name == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 

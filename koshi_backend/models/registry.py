@@ -50,7 +50,13 @@ MODELS: dict[str, ModelInfo] = {
     for info in (
         ModelInfo("koshi-tiny", "koshi-tiny (ships with Koshi)", "", "GPL-3.0-or-later", False, 0.0, 4),
         ModelInfo(
-            "flux.2-klein-4b", "FLUX.2 Klein 4B", "black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", False, 16.0, 4
+            "flux.2-klein-4b",
+            "FLUX.2 Klein 4B",
+            "black-forest-labs/FLUX.2-klein-4B",
+            "Apache-2.0",
+            False,
+            16.0,
+            4,
         ),
         ModelInfo(
             "flux.2-klein-9b",

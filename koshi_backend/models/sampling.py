@@ -6,6 +6,7 @@ A latent at flow time t is x_t = t * noise + (1 - t) * picture; the network pred
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -72,7 +73,7 @@ def euler(
     on_step(k, n): called before each of the n steps. cancelled(): asked before each step; Cancelled is raised.
     """
     count = len(times) - 1
-    for k, (t, after) in enumerate(zip(times, times[1:], strict=False)):
+    for k, (t, after) in enumerate(itertools.pairwise(times)):
         if cancelled is not None and cancelled():
             raise Cancelled
         if on_step is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, Qwen3Model
 from transformers.utils import logging as transformers_logging
@@ -89,7 +90,8 @@ def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.num_hidden_layers < layers:
         raise KoshiError(
-            "bad_model", f"The text encoder in {folder} has {config.num_hidden_layers} layers; {layers} are needed."
+            "bad_model",
+            f"The text encoder in {folder} has {config.num_hidden_layers} layers; {layers} are needed.",
         )
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
@@ -99,9 +101,11 @@ def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
             model, report = Qwen3Model.from_pretrained(
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise KoshiError(
-            "bad_model_file", f"The text encoder in {folder} cannot be read ({error}).", "Fetch the model's files again."
+            "bad_model_file",
+            f"The text encoder in {folder} cannot be read ({error}).",
+            "Fetch the model's files again.",
         ) from error
     faults = [problem(name, "this tensor is missing.") for name in report["missing_keys"]]
     faults += [problem(str(name), "this tensor has the wrong shape.") for name in report["mismatched_keys"]]

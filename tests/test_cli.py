@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The `koshi` command as a real process: results, exit codes, words, and nothing overwritten by a bad call."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import pytest
+
+SHOT: dict[str, Any] = {
+    "koshi": 1,
+    "width": 64,
+    "height": 64,
+    "fps": 12,
+    "frames": 4,
+    "frame_start": 1,
+    "seed": 3,
+    "steps": 1,
+    "prompts": [{"frame": 0, "text": "a reef at day, photo"}],
+    "schedules": {"zoom": "0:(1.0), 3:(1.02)"},
+}
+
+
+def koshi(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "koshi_backend", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def write_shot(folder: Path, **changes: Any) -> Path:
+    file = folder / "shot.koshi.json"
+    file.write_text(json.dumps({**SHOT, **changes}))
+    return file
+
+
+def test_animate_writes_frames_then_a_video_from_the_store(tmp_path: Path) -> None:
+    shot = write_shot(tmp_path)
+    first = koshi("animate", shot, "--out", tmp_path / "frames", "--json")
+    assert first.returncode == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert {k: result[k] for k in ("ok", "frames", "made", "stored")} == {
+        "ok": True,
+        "frames": 4,
+        "made": 4,
+        "stored": 0,
+    }
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"{k:04d}.png" for k in range(1, 5)]
+    assert cv2.imread(str(tmp_path / "frames" / "0001.png")).shape == (64, 64, 3)
+
+    film = koshi("animate", shot, "--out", tmp_path / "film.mp4", "--json")
+    assert json.loads(film.stdout)["stored"] == 4
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert container.streams.video[0].average_rate == 12
+        assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompts": []}, "there is no prompt"),
+        ({"schedules": {"zoom": [1, float("nan"), 1, 1]}}, "frame 1 is nan"),
+        ({"width": 250}, "240 or 256"),
+        ({"model": "flux-9"}, "Known models"),
+        ({"frame_start": 9, "frame_end": 2}, "before it starts"),
+        ({"schedules": {"zoom": "0:(1+t)"}}, "not supported yet"),
+    ],
+)
+def test_bad_shots_are_refused_in_words_and_nothing_is_overwritten(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    out = tmp_path / "frames"
+    out.mkdir()
+    (out / "0001.png").write_text("precious")
+    done = koshi("animate", write_shot(tmp_path, **changes), "--out", out, "--json")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "bad_shot"
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (out / "0001.png").read_text() == "precious"
+
+
+def test_a_truncated_model_is_refused_and_nothing_is_overwritten(tiny: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = shutil.copytree(tiny, tmp_path / "model")
+    file = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:500_000])
+    film = tmp_path / "film.mp4"
+    film.write_text("precious")
+    done = koshi("animate", write_shot(tmp_path, model=str(model)), "--out", film, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "bad_model_file"
+    assert film.read_text() == "precious"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".part")]
+
+
+@pytest.mark.parametrize("out", ["film.avi", "taken"])
+def test_an_unfit_place_for_the_result_is_refused_before_rendering(tmp_path: Path, out: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = koshi("animate", write_shot(tmp_path), "--out", tmp_path / out, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "bad_output"
+    assert not list(Path(os.environ["KOSHI_STORE"]).glob("*"))
+
+
+def test_generate_and_doctor(tmp_path: Path) -> None:
+    out = tmp_path / "a picture.png"
+    done = koshi(
+        "generate",
+        "a forest at dawn, ink",
+        "--out",
+        out,
+        "--width",
+        96,
+        "--height",
+        64,
+        "--seed",
+        1,
+        "--json",
+    )
+    assert json.loads(done.stdout)["ok"], done.stderr
+    assert cv2.imread(str(out)).shape == (64, 96, 3)
+    report = json.loads(koshi("doctor", "--json").stdout)
+    assert report["ok"]
+    assert {c["name"] for c in report["checks"]} >= {"packages", "device", "frame store", "koshi-tiny"}
+
+
+def test_generate_refuses_in_words(tmp_path: Path) -> None:
+    for arguments in (
+        ["  "],
+        ["a sea", "--width", 250],
+        ["a sea", "--image", tmp_path / "no.png"],
+        ["a sea", "--steps", 0],
+    ):
+        done = koshi("generate", *arguments, "--out", tmp_path / "x.png", "--json")
+        assert done.returncode == 1
+        assert not json.loads(done.stdout)["ok"]
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_kill_9_and_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    shot = write_shot(tmp_path, frames=12, width=128, height=128, steps=4)
+    command = [sys.executable, "-m", "koshi_backend", "animate", str(shot), "--out", str(tmp_path / "a")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "a" / "0003.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = len(list((tmp_path / "a").glob("*.png")))
+    assert 3 <= there < 12
+    again = json.loads(koshi("animate", shot, "--out", tmp_path / "a", "--json").stdout)
+    assert again["stored"] >= there
+    undisturbed = koshi("animate", shot, "--out", tmp_path / "b", "--json", KOSHI_STORE=str(tmp_path / "fresh"))
+    assert json.loads(undisturbed.stdout)["made"] == 12
+    for file in sorted((tmp_path / "b").iterdir()):
+        assert file.read_bytes() == (tmp_path / "a" / file.name).read_bytes()
+
+
+def test_ctrl_c_ends_politely(tmp_path: Path) -> None:
+    shot = write_shot(tmp_path, frames=200, width=128, height=128, steps=4)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "koshi_backend", "animate", str(shot), "--out", str(tmp_path / "a"), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "a" / "0001.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["error"]["code"] == "cancelled"
+    assert "kept" in err
+    assert "Traceback" not in err

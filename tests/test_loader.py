@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Model files that are not as they should be: refused with the tensor's or the file's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from koshi_backend import create_pipeline
+from koshi_backend.errors import KoshiError
+from koshi_backend.models.identity import model_identity
+from koshi_backend.models.loader import load_autoencoder, load_transformer
+
+CPU = torch.device("cpu")
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def change(file: Path, name: str, tensor: torch.Tensor | None) -> None:
+    state = load_file(file)
+    state.pop(name, None)
+    if tensor is not None:
+        state[name] = tensor
+    save_file(state, file)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+@pytest.mark.parametrize("size", [0, 4, 1000, 100_000])
+def test_a_file_cut_short_is_named(copy: Path, part: str, size: int) -> None:
+    (file,) = (copy / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(KoshiError) as caught:
+        create_pipeline(str(copy)).generate_image("a sea", None, width=64, height=64, seed=0)
+    assert caught.value.code == "bad_model_file"
+    assert part in caught.value.message
+
+
+def test_missing_unknown_and_misshapen_tensors_are_all_listed(copy: Path) -> None:
+    change(copy / WEIGHTS, "proj_out.weight", None)
+    change(copy / WEIGHTS, "transformer_blocks.1.attn.to_k.weight", None)
+    change(copy / WEIGHTS, "something.else.weight", torch.zeros(3))
+    change(copy / WEIGHTS, "norm_out.linear.weight", torch.zeros(512, 255))
+    with pytest.raises(KoshiError) as caught:
+        load_transformer(copy / "transformer", CPU, torch.float32)
+    found = {p["field"]: p["message"] for p in caught.value.problems}
+    assert "missing" in found["proj_out.weight"]
+    assert "missing" in found["transformer_blocks.1.attn.to_k.weight"]
+    assert "does not know" in found["something.else.weight"]
+    assert "(512, 255)" in found["final_layer.adaLN_modulation.1.weight"]
+
+
+def test_shards_are_read_and_a_missing_one_is_named(copy: Path) -> None:
+    file = copy / WEIGHTS
+    state = load_file(file)
+    whole = load_transformer(copy / "transformer", CPU, torch.float32).state_dict()
+    names = sorted(state)
+    shards = {"a.safetensors": names[:20], "b.safetensors": names[20:]}
+    for shard, members in shards.items():
+        save_file({n: state[n] for n in members}, file.parent / shard)
+    index = {"weight_map": {n: shard for shard, members in shards.items() for n in members}}
+    (file.parent / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    file.unlink()
+    again = load_transformer(copy / "transformer", CPU, torch.float32).state_dict()
+    assert all(torch.equal(whole[n], again[n]) for n in whole)
+    (file.parent / "b.safetensors").unlink()
+    with pytest.raises(KoshiError, match=r"lacks b\.safetensors"):
+        load_transformer(copy / "transformer", CPU, torch.float32)
+
+
+def test_the_wrong_kind_of_file_is_refused(tiny: Path) -> None:
+    with pytest.raises(KoshiError, match=r"no FLUX\.2 transformer"):
+        load_transformer(tiny / "vae", CPU, torch.float32)
+    with pytest.raises(KoshiError, match=r"no FLUX\.2 autoencoder"):
+        load_autoencoder(tiny / "transformer", CPU, torch.float32)
+
+
+def test_a_folder_without_its_parts_is_refused(copy: Path) -> None:
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(KoshiError, match="lacks tokenizer"):
+        create_pipeline(str(copy)).load()
+
+
+def test_the_identity_follows_the_bytes_not_the_place(tiny: Path, copy: Path) -> None:
+    assert model_identity(copy) == model_identity(tiny)
+    change(copy / WEIGHTS, "proj_out.weight", torch.zeros(128, 256, dtype=torch.bfloat16))
+    assert model_identity(copy) != model_identity(tiny)
+
+
+def test_bfloat16_keeps_the_statistics_in_float32(tiny: Path) -> None:
+    net = load_autoencoder(tiny / "vae", CPU, torch.bfloat16)
+    assert net.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert net.bn.running_mean is not None
+    assert net.bn.running_mean.dtype == torch.float32
