@@ -37,6 +37,9 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .environment import prepare
+
+    prepare()  # every name below leads to torch
     return getattr(importlib.import_module(_HOME[name], __name__), name)
 
 

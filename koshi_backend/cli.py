@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .environment import prepare
 from .errors import Cancelled, KoshiError
 from .paths import cache_folder
 
@@ -25,6 +26,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 only when everything was done."""
+    prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "httpcore", "huggingface_hub", "transformers"):

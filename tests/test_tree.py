@@ -345,3 +345,13 @@ def test_nothing_reads_pickles_or_runs_text() -> None:
         f"{name_of(path)}: {what}" for path in part_files(*OURS) for what in sensitive_uses(path) & banned
     ]
     assert not wrong
+
+
+def test_one_version_everywhere() -> None:
+    """The manifest, the package, the wire and the project file name the same version."""
+    from bridge_server.protocol import SOFTWARE
+    from koshi_backend import __version__
+
+    for file in ("blender_manifest.toml", "pyproject.toml"):
+        assert f'version = "{__version__}"' in (ROOT / file).read_text(encoding="utf-8"), file
+    assert f"koshi {__version__}" == SOFTWARE
