@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -16,6 +17,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -34,6 +36,8 @@ from .supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 64
+
+Report = Callable[[Header], None]
 
 
 class Server:
@@ -63,8 +67,13 @@ class Server:
     def stop(self) -> None:
         self._stopping.set()
 
-    async def run(self, host: str, unix: Path | None, idle_exit: float) -> None:
-        """Serves on `unix` or on a free port of `host`; 0 seconds of `idle_exit` mean for ever."""
+    async def run(
+        self, host: str, unix: Path | None, idle_exit: float, ready: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Serves on `unix` or on a free port of `host`; 0 seconds of `idle_exit` mean for ever.
+
+        ready: called once clients can connect.
+        """
         listener, address = await self._listen(host, unix)
         supervision = asyncio.create_task(self.supervisor.run())
         background = [supervision, asyncio.create_task(self._watch_idle(idle_exit))]
@@ -72,6 +81,8 @@ class Server:
         try:
             connection.write(self.connection_path)
             log.info("Koshi server %s at %s, process %d", protocol.SOFTWARE, connection, os.getpid())
+            if ready:
+                ready(connection)
             await self._stopping.wait()
             log.info("stopping")
         finally:
@@ -140,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--unix", type=Path, metavar="PATH", help="listen on a Unix socket instead of a local TCP port")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: this computer only)")
     add("--idle-exit", type=float, default=0.0, metavar="SECONDS", help="end after so long without work")
+    add("--json", action="store_true", help="print one JSON object when clients can connect, or why they cannot")
     add("--log", type=Path, metavar="FILE", help="write the log to this file instead of the terminal")
     return parser
 
@@ -155,7 +167,7 @@ def _start_logging(log_path: Path | None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form)
 
 
-async def _serve(options: argparse.Namespace, connection_path: Path) -> None:
+async def _serve(options: argparse.Namespace, connection_path: Path, report: Report) -> None:
     server = Server(connection_path, options.log)
     loop = asyncio.get_running_loop()
 
@@ -164,7 +176,11 @@ async def _serve(options: argparse.Namespace, connection_path: Path) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)  # works on Windows too, which loop.add_signal_handler does not
-    await server.run(options.host, options.unix, options.idle_exit)
+
+    def ready(connection: Connection) -> None:
+        report({"ok": True, "address": connection.address, "pid": connection.pid, "connection": str(connection_path)})
+
+    await server.run(options.host, options.unix, options.idle_exit, ready)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("connection_file", "unix", "log"):
         if path := getattr(options, name):
             setattr(options, name, path.expanduser().absolute())
+    report = _reporter(options.json)
     connection_path: Path = options.connection_file or protocol.connection_file().absolute()
     try:
         _start_logging(options.log)
@@ -185,22 +202,35 @@ def main(argv: list[str] | None = None) -> int:
         connection_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(connection_path.with_name(connection_path.name + ".lock")) as lock:
             if not lock.held:
-                print(_already_running(connection_path), file=sys.stderr)
+                error = _already_running(connection_path)
+                print(error, file=sys.stderr)
+                report({"ok": False, "error": error.as_dict()})
                 return ALREADY_RUNNING
-            asyncio.run(_serve(options, connection_path))
+            asyncio.run(_serve(options, connection_path, report))
             return 0
     except (OSError, KoshiError) as error:
         log.error("the server cannot start: %s", error)
+        failure = error if isinstance(error, KoshiError) else KoshiError("server_start_failed", f"{error}.")
+        report({"ok": False, "error": failure.as_dict()})
         return 1
 
 
-def _already_running(connection_path: Path) -> str:
+def _reporter(wanted: bool) -> Report:
+    """Prints JSON on the stdout of this moment, which `--log` takes away later; does nothing if not wanted."""
+    if not wanted:
+        return lambda _: None
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    return lambda result: print(json.dumps(result), file=out, flush=True)
+
+
+def _already_running(connection_path: Path) -> BridgeError:
     try:
         first = Connection.read(connection_path)
         where = f"It is process {first.pid} at {first}."
     except (FileNotFoundError, BridgeError):
         where = "It is just starting."
-    return f"A Koshi server with the connection file {connection_path} is already running. {where}"
+    message = f"A Koshi server with the connection file {connection_path} is already running."
+    return BridgeError("already_running", message, where)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .feedback import FeedbackConfig
-from .models.klein import CELL, PACKED_CHANNELS, Klein
+from .models.klein import CELL, PACKED_CHANNELS, Klein, Reference
 from .models.pool import load_model, pick_device, pick_dtype
 from .models.registry import FluxVersion, default_steps, find_model
 from .paths import cache_folder
@@ -106,7 +106,7 @@ class Pipeline:
                 f"latents has shape {tuple(latents.shape)}.",
                 f"For {width} x {height} it is {shape}.",
             )
-        shown = [model.encode_picture(p) for p in pictures]
+        shown = [Reference(model.encode_picture(p)) for p in pictures]
         latent = model.denoise(
             prompt,
             latents.to(model.device, torch.float32),

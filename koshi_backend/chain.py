@@ -30,7 +30,7 @@ from .store import Entry, FrameStore
 log = logging.getLogger(__name__)
 
 # Raise this whenever the same shot would come out differently: stored frames of older code are then made again.
-ALGORITHM = 1
+ALGORITHM = 2
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,25 @@ def sharpen(picture: Tensor, amount: float) -> Tensor:
 def strength_map(strength: float, valid: Tensor) -> float | Tensor:
     """The scheduled strength, raised to 1 where the moved picture has nothing to show.
 
-    A latent cell (8 x 8 pixels) is such a place when most of its pixels are invalid; a thinner edge is covered by
-    the repeated border well enough, and a map costs extra steps. Returns the number itself when there are no holes.
+    By latent cells of 8 x 8 pixels. A map costs extra steps, yet without it a slow move out repeats the border again
+    and again until it is a field of streaks. Returns the number itself when there are no holes.
     """
-    holes = F.avg_pool2d((~valid).float()[None, None], 8) > 0.5
+    holes = _holes(valid, 8)
     if strength >= 1.0 or not bool(holes.any()):
         return strength
     cells = torch.where(holes, 1.0, strength).expand(1, 32, -1, -1)
     return cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+
+
+def shown_tokens(valid: Tensor) -> Tensor | None:
+    """Which tokens (16 x 16 pixels) of the moved picture are worth showing as a reference; None for all.
+
+    A reference with repeated borders would be copied as faithfully as one without.
+    """
+    holes = _holes(valid, 16)
+    return ~holes[0, 0] if bool(holes.any()) else None
+
+
+def _holes(valid: Tensor, size: int) -> Tensor:
+    """bool [1, 1, H/size, W/size]: cells of which at least a row or column of pixels is invalid."""
+    return F.avg_pool2d((~valid).float()[None, None], size) > 0.9 / size

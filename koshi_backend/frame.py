@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from . import color
-from .feedback import motion_field, prepare, strength_map
-from .models.klein import Klein
+from .feedback import motion_field, prepare, shown_tokens, strength_map
+from .models.klein import Klein, Reference
 from .noise import slerp
 from .pictures import read_picture
 from .shot import Shot
@@ -42,7 +42,7 @@ class Maker:
         shot, settings = self.shot, self.shot.feedback
         row = {name: values[index] for name, values in shot.values.items()}
 
-        def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Tensor]) -> Tensor:
+        def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Reference]) -> Tensor:
             latent = self.model.denoise(
                 shot.prompt_at(index),
                 settings.noise_scale * self._noise(index, int(row["seed"])),
@@ -74,7 +74,9 @@ class Maker:
         if row["strength"] == 0.0:
             return self._entry(moved, anchor)
         latent = self.model.encode_picture(moved)
-        references = [latent] if settings.condition in ("reference", "both") else []
+        references = []
+        if settings.condition != "start":
+            references = [Reference(latent, shown_tokens(field.valid))]
         if settings.condition == "reference":
             return self._entry(denoise(None, 1.0, references), anchor)
         return self._entry(denoise(latent, strength_map(row["strength"], field.valid), references), anchor)

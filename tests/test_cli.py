@@ -189,3 +189,24 @@ def test_ctrl_c_ends_politely(tmp_path: Path) -> None:
     assert json.loads(out)["error"]["code"] == "cancelled"
     assert "kept" in err
     assert "Traceback" not in err
+
+
+def test_serve_says_where_it_is_and_a_second_one_where_the_first_is() -> None:
+    command = [sys.executable, "-m", "koshi_backend", "serve", "--json"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert first.stdout is not None
+        said = json.loads(first.stdout.readline())
+        assert said["ok"]
+        assert said["pid"] == first.pid
+        assert said["address"][0] == "127.0.0.1"
+        second = koshi("serve", "--json")
+        assert second.returncode == 3
+        error = json.loads(second.stdout)["error"]
+        assert error["code"] == "already_running"
+        assert str(first.pid) in error["hint"]
+    finally:
+        first.terminate()
+        assert first.wait(20) == 0
+        assert first.stdout is not None
+        first.stdout.close()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koshi_backend import color
-from koshi_backend.feedback import prepare, sharpen, strength_map
+from koshi_backend.feedback import prepare, sharpen, shown_tokens, strength_map
 from koshi_backend.motion import MotionField
 from koshi_backend.noise import frame_seed, pixel_noise, slerp
 from koshi_backend.shot import SCHEDULES, Feedback
@@ -115,9 +115,15 @@ def test_contrast_does_not_wrap() -> None:
 def test_holes_are_made_wholly_anew() -> None:
     valid = torch.ones(64, 64, dtype=torch.bool)
     assert strength_map(0.4, valid) == 0.4
-    valid[:, :3] = False
-    assert strength_map(0.4, valid) == 0.4  # thinner than half a cell: the repeated border covers it
+    assert shown_tokens(valid) is None
+    valid[0, :3] = False
+    assert strength_map(0.4, valid) == 0.4  # a corner of three pixels is not worth the extra steps
     valid[:, :24] = False
+    shown = shown_tokens(valid)
+    assert shown is not None
+    assert shown.shape == (4, 4)
+    assert not shown[:, :2].any()
+    assert shown[:, 2:].all()
     cells = strength_map(0.4, valid)
     assert isinstance(cells, torch.Tensor)
     assert cells.shape == (1, 128, 4, 4)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -28,6 +29,13 @@ log = logging.getLogger(__name__)
 
 PACKED_CHANNELS = 128
 CELL = 16  # pixels per token
+
+
+class Reference(NamedTuple):
+    """A picture shown in context. shown: bool [H/16, W/16], the tokens that are shown; None shows all."""
+
+    latent: Tensor
+    shown: Tensor | None = None
 
 
 class Klein:
@@ -98,7 +106,7 @@ class Klein:
         steps: int,
         picture: Tensor | None = None,
         strength: float | Tensor = 1.0,
-        references: Sequence[Tensor] = (),
+        references: Sequence[Reference] = (),
         guidance: float = 1.0,
         on_step: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -109,7 +117,7 @@ class Klein:
         picture: latent to start from; needed when strength is below 1 anywhere.
         strength: the flow time at which the picture enters, in (0, 1]; a number, or a map [1, 1 or 128, H/16, W/16].
             Parts below the largest strength join when the time has come down to theirs.
-        references: latents shown in context, at times 10, 20, ...
+        references: pictures shown in context, at times 10, 20, ...
         guidance: only for models that embed it; Klein's distilled models have it built in.
         """
         rows, columns = noise.shape[-2:]
@@ -118,9 +126,13 @@ class Klein:
         ids = [grid_ids(rows, columns, device=self.device)]
         shown = []
         for k, reference in enumerate(references):
-            high, wide = reference.shape[-2:]
-            ids.append(grid_ids(high, wide, time=10.0 + 10.0 * k, device=self.device))
-            shown.append(_tokens(reference))
+            high, wide = reference.latent.shape[-2:]
+            place, tokens = grid_ids(high, wide, time=10.0 + 10.0 * k, device=self.device), _tokens(reference.latent)
+            if reference.shown is not None:
+                kept = reference.shown.flatten().to(self.device)
+                place, tokens = place[kept], tokens[:, kept]
+            ids.append(place)
+            shown.append(tokens)
         img_ids, txt_ids = torch.cat(ids), text_ids(context.shape[1], device=self.device)
         embedded = None
         if self.transformer.config.guidance:
