@@ -151,7 +151,7 @@ class Pipeline:
         strength: how much each frame is made anew, 0..1, where motion_params does not say.
         color_coherence: match_prompt, match_first, match_frame, LAB, RGB, HSV or None.
         loop: the frames in reverse follow, without the two turning points twice.
-        feedback_mode: True or "start", "reference", "both", "none"; False leaves out all picture corrections.
+        feedback_mode: True or "both", "start", "reference", "none"; False matches no colours.
         feedback_config: picture corrections; its colour mode goes before color_coherence.
         Finished frames are kept in the store: the same call again is a matter of seconds. Raises KoshiError.
         """

@@ -69,7 +69,8 @@ class Feedback(BaseModel):
     """How a frame is made from the one before it.
 
     carry: what comes from the frame before: the decoded, moved picture, or nothing.
-    condition: how it enters: as the noised start, as an in-context reference picture, or both.
+    condition: how it enters: as the noised start, as an in-context reference picture, or both (the default: it follows
+        the motion best by far, docs/feedback.md).
     color_mode: the space in which colours are matched.
     color_reference: what they are matched to: the model's own picture of the prompt in force (frame 0, until another
         prompt begins), frame 0 for ever, or the frame before.
@@ -79,7 +80,7 @@ class Feedback(BaseModel):
 
     model_config = _STRICT
     carry: Literal["pixels", "none"] = "pixels"
-    condition: Literal["start", "reference", "both"] = "start"
+    condition: Literal["start", "reference", "both"] = "both"
     position: Literal["grid"] = "grid"
     border: Literal["replicate"] = "replicate"
     color_mode: Literal["LAB", "RGB", "HSV", "none"] = "LAB"
