@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connect to the backend and stop it."""
+
+from __future__ import annotations
+
+import bpy
+
+from . import compat, job, state
+from .pumped import PumpedOperator
+
+
+def _idle(cls: type[bpy.types.Operator]) -> bool:
+    if state.status.busy:
+        cls.poll_message_set("Koshi is busy; wait for it or cancel it")
+        return False
+    return True
+
+
+class KOSHI_OT_connect(PumpedOperator, bpy.types.Operator):
+    """Find the backend, or start it, and go on showing a render of this scene that is under way"""
+
+    bl_idname = "koshi.connect"
+    bl_label = "Connect to Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return _idle(cls)
+
+    def begin(self, context: bpy.types.Context) -> job.Job:
+        return job.start_connect(compat.edited_scene(context))
+
+    def after(self, context: bpy.types.Context, finished: job.Job) -> job.Job | None:
+        scene = bpy.data.scenes.get(finished.scene)
+        record = job.running_job_of(scene, finished.jobs) if scene is not None else None
+        if record is None:
+            if finished.jobs or not state.status.message:
+                state.status.message = f"Connected to {state.status.server}" if state.status.server else ""
+            return None
+        return job.start_attach(scene, record)
+
+
+class KOSHI_OT_stop_backend(PumpedOperator, bpy.types.Operator):
+    """Stop the backend and free its memory; finished frames are kept"""
+
+    bl_idname = "koshi.stop_backend"
+    bl_label = "Stop Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return _idle(cls)
+
+    def begin(self, context: bpy.types.Context) -> job.Job:
+        return job.start_stop(compat.edited_scene(context))
+
+
+register, unregister = bpy.utils.register_classes_factory((KOSHI_OT_connect, KOSHI_OT_stop_backend))

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every difference between Blender 4.2 and 5.2 that Koshi meets, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+
+def strips(editor: bpy.types.SequenceEditor) -> Any:
+    """The top-level strips, as a collection that makes new ones (`sequences` before 4.4)."""
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def strip_range(strip: Any) -> tuple[int, int]:
+    """First frame of a strip and the frame after its last one (`frame_final_*` go away in 6.0)."""
+    if hasattr(strip, "left_handle"):
+        return int(strip.left_handle), int(strip.right_handle)
+    return int(strip.frame_final_start), int(strip.frame_final_end)
+
+
+def refresh_element(strip: Any, index: int) -> None:
+    """Make Blender read an image strip's file again; from 5.0 on it would show what it remembers."""
+    element = strip.elements[index]
+    element.filename = element.filename
+
+
+def edited_scene(context: bpy.types.Context) -> bpy.types.Scene:
+    """The scene the user works on here: in a sequencer of 5.0+ that is the sequencer's own scene."""
+    area = context.area
+    if area is not None and area.type == 'SEQUENCE_EDITOR':
+        return getattr(context, "sequencer_scene", None) or context.scene
+    return context.scene
+
+
+def show_in_sequencers(scene: bpy.types.Scene) -> None:
+    """Give sequencers that show no scene this one (5.0+: a workspace has none until someone chooses)."""
+    manager = bpy.context.window_manager
+    for window in manager.windows if manager else ():
+        workspace = window.workspace
+        if hasattr(workspace, "sequencer_scene") and workspace.sequencer_scene is None:
+            workspace.sequencer_scene = scene

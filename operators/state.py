@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is going on right now: the running job and its figures. Plain Python, never saved in the .blend."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __package__ as base_package
+from ..bridge_server import protocol
+from ..bridge_server.protocol import BridgeError
+
+if TYPE_CHECKING:
+    from .job import Job
+
+BUSY = ("starting", "rendering", "cancelling")
+
+
+@dataclass
+class Status:
+    """Figures of the last or running render, as the panels show them.
+
+    phase: "idle", "starting", "rendering", "cancelling", "done", "cancelled" or "failed".
+    scene: name of the rendered scene; names only, because Blender's objects may vanish between two ticks.
+    done, frames, made, stored: counts of frames; seconds: of the whole render, once it is over.
+    first_made: when the first frame was made (time.monotonic), to tell how long the rest takes.
+    folder: where the frames lie. error: the last error as {"code", "message", "hint", "problems"}.
+    notes: remarks on the shot that do not stop it.
+    """
+
+    phase: str = "idle"
+    scene: str = ""
+    message: str = ""
+    job_id: str = ""
+    digest: str = ""
+    attached: bool = False
+    done: int = 0
+    frames: int = 0
+    made: int = 0
+    stored: int = 0
+    seconds: float = 0.0
+    folder: str = ""
+    strip: str = ""
+    server: str = ""
+    first_made: float = 0.0
+    error: dict | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a render (or the way to one) is under way."""
+        return self.phase in BUSY
+
+    def count(self, index: int, stored: bool) -> None:
+        """A frame has arrived."""
+        self.done = max(self.done, index + 1)
+        self.stored += stored
+        self.made += not stored
+        if not stored and not self.first_made:
+            self.first_made = time.monotonic()
+
+    @property
+    def left(self) -> str:
+        """How much longer the render takes, in words, once that can be told."""
+        if self.phase != "rendering" or self.made < 2:
+            return ""
+        seconds = (time.monotonic() - self.first_made) / (self.made - 1) * (self.frames - self.done)
+        if seconds >= 3600:
+            return f"About {seconds / 3600:.1f} hours left"
+        return f"About {seconds / 60:.0f} minutes left" if seconds >= 100 else f"About {seconds:.0f} s left"
+
+
+status = Status()
+job: Job | None = None
+
+
+def begin(new_job: Job, scene: str, message: str, notes: list[str] | None = None) -> None:
+    """Make `new_job` the current one and forget the figures of the last."""
+    global job, status
+    job = new_job
+    status = Status(
+        phase="starting", scene=scene, message=message, notes=list(notes or ()), server=status.server
+    )
+
+
+def fail(error: BridgeError) -> None:
+    """Show an error that came before any job was started."""
+    global status
+    status = Status(phase="failed", error=error.as_dict(), server=status.server)
+
+
+def let_go() -> None:
+    """Stop watching the current job; the backend goes on with it."""
+    global job
+    if job is not None:
+        job.detach()
+        job = None
+    if status.busy:
+        status.phase, status.message = "idle", ""
+
+
+def log_file() -> Path:
+    """Where tracebacks go."""
+    return protocol.cache_folder() / "blender.log"
+
+
+def log() -> logging.Logger:
+    """The add-on's logger; it writes to `log_file`, so that an artist never sees a traceback."""
+    logger = logging.getLogger(base_package)
+    if not logger.handlers:
+        try:
+            log_file().parent.mkdir(parents=True, exist_ok=True)
+            handler: logging.Handler = logging.FileHandler(log_file(), encoding="utf-8", delay=True)
+        except OSError:
+            handler = logging.NullHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    return logger
+
+
+def close_log() -> None:
+    """Close the log file, so that the extension can be removed or updated."""
+    logger = logging.getLogger(base_package)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()

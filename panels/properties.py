@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`scene.koshi`: everything an artist sets or keyframes, under the Deforum names."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import (
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+# Identifiers are what the backend calls the models; CUSTOM stands for the folder in `model_path`.
+MODELS = (
+    (
+        "koshi-tiny",
+        "Koshi Tiny",
+        "Ships with Koshi, needs no download and no GPU; made for sizes up to 256 x 256",
+    ),
+    ("flux.2-klein-4b", "FLUX.2 Klein 4B", "Apache-2.0, needs a GPU with about 16 GB of memory"),
+    ("flux.2-klein-9b", "FLUX.2 Klein 9B", "Non-commercial licence, needs a GPU with about 32 GB of memory"),
+    ("CUSTOM", "Custom", "A model folder or file of your own"),
+)
+
+MODES = (
+    ("START", "Image to Image", "Each frame starts from the moved frame before it, with noise by strength"),
+    ("REFERENCE", "Reference", "Each frame is made anew while looking at the moved frame before it"),
+    ("BOTH", "Both", "Start from the moved frame before and look at it as well: follows the motion best"),
+)
+
+MOTION_SOURCES = (
+    ("CURVES", "Curves", "The zoom, angle and translation values below, per frame"),
+    (
+        "CAMERA",
+        "Camera, Flat",
+        "The scene camera's motion as zoom, turn and shift of the picture at the focus distance, "
+        "with the values below applied on top",
+    ),
+)
+
+# Sampled once per frame, in this order. `seed` is handled apart: it is also the shot's own seed.
+SCHEDULES = (
+    "zoom",
+    "angle",
+    "translation_x",
+    "translation_y",
+    "translation_z",
+    "strength",
+    "noise",
+    "guidance",
+)
+
+
+class KoshiPrompt(bpy.types.PropertyGroup):
+    """One prompt, valid from its frame up to the next one's."""
+
+    frame: IntProperty(
+        name="Frame",
+        description="Scene frame from which this prompt counts",
+        default=1,
+        options=set(),
+    )
+    text: StringProperty(
+        name="Prompt",
+        description="What the picture shows, in words",
+        options=set(),
+    )
+
+
+class KoshiSettings(bpy.types.PropertyGroup):
+    """Koshi's settings of one scene."""
+
+    zoom: FloatProperty(
+        name="Zoom",
+        description="How much larger the picture becomes in this frame: 1 keeps, more goes in, less goes out",
+        default=1.0,
+        min=0.1,
+        max=10.0,
+        soft_min=0.9,
+        soft_max=1.2,
+        step=0.1,
+        precision=4,
+    )
+    angle: FloatProperty(
+        name="Angle",
+        description="How far the picture turns in this frame, in degrees, counter-clockwise",
+        default=0.0,
+        min=-360.0,
+        max=360.0,
+        soft_min=-30.0,
+        soft_max=30.0,
+        step=10,
+        precision=3,
+    )
+    translation_x: FloatProperty(
+        name="Translation X",
+        description="How far the picture moves to the right in this frame, in pixels",
+        default=0.0,
+        min=-4096.0,
+        max=4096.0,
+        soft_min=-50.0,
+        soft_max=50.0,
+        step=10,
+        precision=3,
+    )
+    translation_y: FloatProperty(
+        name="Y",
+        description="How far the picture moves down in this frame, in pixels",
+        default=0.0,
+        min=-4096.0,
+        max=4096.0,
+        soft_min=-50.0,
+        soft_max=50.0,
+        step=10,
+        precision=3,
+    )
+    translation_z: FloatProperty(
+        name="Z",
+        description="How far the view moves into the depth of the picture in this frame, in Deforum's units",
+        default=0.0,
+        min=-500.0,
+        max=75.0,
+        soft_min=-100.0,
+        soft_max=50.0,
+        step=10,
+        precision=3,
+    )
+    strength: FloatProperty(
+        name="Strength",
+        description="How much of the picture is made anew: 0 keeps it, 1 regenerates it",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+        subtype='FACTOR',
+        precision=3,
+    )
+    noise: FloatProperty(
+        name="Noise",
+        description="Grain added to the moved picture before the model sees it, against blur",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        soft_max=0.2,
+        step=1,
+        precision=3,
+    )
+    guidance: FloatProperty(
+        name="Guidance",
+        description="How strictly the prompt is followed; distilled models (Koshi Tiny, Klein) want 1",
+        default=1.0,
+        min=0.0,
+        max=30.0,
+        soft_max=10.0,
+        step=10,
+        precision=2,
+    )
+    seed: IntProperty(
+        name="Seed",
+        description="Number that the noise is drawn from; the same seed gives the same pictures",
+        default=0,
+        min=0,
+    )
+
+    model: EnumProperty(
+        name="Model",
+        description="The model that paints the frames",
+        items=MODELS,
+        default="koshi-tiny",
+        options=set(),
+    )
+    model_path: StringProperty(
+        name="Path",
+        description="Folder or file of your own model",
+        subtype='FILE_PATH',
+        options=set(),
+    )
+    mode: EnumProperty(
+        name="Mode",
+        description="How a frame follows from the one before",
+        items=MODES,
+        default='BOTH',
+        options=set(),
+    )
+    steps: IntProperty(
+        name="Steps",
+        description="Denoising steps per frame; distilled models want 4",
+        default=4,
+        min=1,
+        soft_max=50,
+        max=1000,
+        options=set(),
+    )
+    motion_source: EnumProperty(
+        name="Source",
+        description="What moves the picture",
+        items=MOTION_SOURCES,
+        default='CURVES',
+        options=set(),
+    )
+    prompts: CollectionProperty(type=KoshiPrompt)
+    prompts_index: IntProperty(name="Active Prompt", options=set())
+
+
+CLASSES = (KoshiPrompt, KoshiSettings)
+
+
+def register() -> None:
+    """Register the property groups and hang them on the scene."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    bpy.types.Scene.koshi = PointerProperty(type=KoshiSettings, name="Koshi")
+
+
+def unregister() -> None:
+    """Undo `register`."""
+    del bpy.types.Scene.koshi
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

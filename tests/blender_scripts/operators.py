@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Press the buttons from a script: connect, render, stop; and prompts. Report what Blender says."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import bpy
+
+sys.path.insert(0, os.path.dirname(__file__))
+from inside import koshi, result
+
+state = koshi("operators.state")
+out: dict = {}
+scene = bpy.context.scene
+out["render"] = list(bpy.ops.koshi.render())
+out["status"] = {"phase": state.status.phase, "done": state.status.done, "message": state.status.message}
+out["connect"] = list(bpy.ops.koshi.connect())
+out["server"] = state.status.server
+settings = scene.koshi
+scene.frame_set(4)
+bpy.ops.koshi.prompt_add()
+scene.frame_set(2)
+bpy.ops.koshi.prompt_add()
+out["prompts"] = [[p.frame, p.text] for p in settings.prompts]
+out["again"] = list(bpy.ops.koshi.prompt_add())
+bpy.ops.koshi.prompt_remove()
+out["removed"] = [p.frame for p in settings.prompts]
+settings.prompts.clear()
+try:
+    bpy.ops.koshi.render()
+    out["error"] = None
+except RuntimeError as error:  # how self.report({'ERROR'}) reaches Python
+    out["error"] = str(error)
+out["panel"] = state.status.error
+out["poll_cancel"] = bpy.ops.koshi.cancel.poll()
+result(out)
