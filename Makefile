@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Every target works as the only command on a fresh clone. The work is done by tools/setup_env.py, which runs with
-# any Python 3.11 or newer and also without make:  python tools/setup_env.py demo
+# Every target works as the only command on a fresh clone. The work is done by tools/make.py, which runs with
+# any Python 3.11 or newer and also without make:  python tools/make.py demo
 
 ifndef PYTHON
 # Tried by running them: a version manager's stand-in on PATH may exist and yet fail.
@@ -24,7 +24,7 @@ help:
 	@echo 'PYTHON311=, PYTHON313=     use these Python interpreters for the environments'
 
 demo test lint extension env: python
-	@"$(PYTHON)" tools/setup_env.py $@ $(if $(filter test,$@),$(PYTEST_ARGS))
+	@"$(PYTHON)" tools/make.py $@ $(if $(filter test,$@),$(PYTEST_ARGS))
 
 clean:
 	rm -rf out dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

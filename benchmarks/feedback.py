@@ -12,13 +12,20 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+# ruff: noqa: E402 - the path and OpenMP are set up first
+from koshi_backend.environment import prepare
+
+prepare()
 
 import cv2
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent / "tests")]
-
+import torch
 from flow import flow_error
 
 from koshi_backend import color
@@ -26,8 +33,6 @@ from koshi_backend.chain import Frame, render_shot
 from koshi_backend.motion import deforum_matrix
 from koshi_backend.shot import load_shot
 from koshi_backend.store import FrameStore
-
-import torch  # isort: skip
 
 MOVE = {"zoom": 1.012, "angle": 0.3, "translation_x": 0.5}
 PROMPTS = ("a modern city at night, photo", "a pine forest at dawn, photo", "a calm sea at sunset, watercolor")
@@ -69,7 +74,7 @@ def measure(condition: str, strength: float, frames: int) -> list[float]:
             shown = [picture(frame) for frame in render_shot(shot, store=FrameStore(Path(folder)))]
             seconds = (time.perf_counter() - begin) / frames
         matrix = deforum_matrix(shot.width, shot.height, **MOVE)
-        errors = [flow_error(a, b, matrix) for a, b in zip(shown, shown[1:], strict=False)]
+        errors = [flow_error(a, b, matrix) for a, b in pairwise(shown)]
         drift = float(np.linalg.norm(lab_mean(shown[-1]) - lab_mean(shown[0])))
         rows.append([sharpness(shown[-1]) / sharpness(shown[0]), drift, float(np.mean(errors)), seconds])
     return [float(v) for v in np.mean(rows, axis=0)]

@@ -25,10 +25,13 @@ _MAX_TEXT = 1_000_000  # characters; a dense schedule of 10,000 frames written a
 
 
 class ScheduleError(KoshiError):
-    """A schedule that cannot be read. `position` is the offending character's index in the text, from 0."""
+    """A schedule that cannot be read.
 
-    def __init__(self, message: str, hint: str = "", position: int | None = None) -> None:
-        self.position = position
+    position: the offending character's index in the text, from 0. frame: the frame whose value is at fault.
+    """
+
+    def __init__(self, message: str, hint: str = "", position: int | None = None, frame: int | None = None) -> None:
+        self.position, self.frame = position, frame
         where = "" if position is None else f" (at character {position + 1})"
         super().__init__("bad_schedule", f"{message}{where}.", hint)
 
@@ -112,14 +115,14 @@ def _dense(values: Sequence[float], frames: int) -> list[float]:
     dense: list[float] = []
     for frame, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ScheduleError(f"the value at frame {frame} is {value!r}, not a number")
+            raise ScheduleError(f"the value at frame {frame} is {value!r}, not a number", frame=frame)
         dense.append(_finite(float(value), frame))
     return dense
 
 
 def _finite(value: float, frame: int) -> float:
     if not math.isfinite(value):
-        raise ScheduleError(f"the value at frame {frame} is {value}", "Use a finite number.")
+        raise ScheduleError(f"the value at frame {frame} is {value}", "Use a finite number.", frame=frame)
     return value
 
 

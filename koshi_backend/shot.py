@@ -264,7 +264,8 @@ def _check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> Non
             values = evaluate(schedule, frames)
         except ScheduleError as error:
             faults[:] = [f for f in faults if not f["field"].startswith(field)]
-            faults.append(problem(field, error.message, error.hint, value=schedule))
+            where = "" if error.frame is None else _scene_frame(draft, error.frame)
+            faults.append(problem(field, f"{error.message}{where}", error.hint, error.frame, schedule))
             continue
         spec = SCHEDULES[name]
         wrong = [k for k, value in enumerate(values) if not spec.low <= value <= spec.high]
@@ -273,12 +274,18 @@ def _check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> Non
             faults.append(
                 problem(
                     field,
-                    f"the value at frame {wrong[0]} is {values[wrong[0]]:g}{more}.",
+                    f"the value at frame {wrong[0]} is {values[wrong[0]]:g}{more}.{_scene_frame(draft, wrong[0])}",
                     f"Keep it between {spec.low:g} and {spec.high:g}.",
                     wrong[0],
                     values[wrong[0]],
                 )
             )
+
+
+def _scene_frame(draft: dict[str, Any], index: int) -> str:
+    """A sentence with the frame's number, where frames are not numbered from 0 anyway."""
+    start = draft.get("frame_start", 0)
+    return f" Numbered from frame_start it is frame {start + index}." if isinstance(start, int) and start else ""
 
 
 def _check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:

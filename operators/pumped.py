@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -16,14 +17,12 @@ SHOWING = {'VIEW_3D', 'SEQUENCE_EDITOR', 'PREFERENCES'}
 
 
 class PumpedOperator:
-    """Mixin: `begin` starts a job; the rest follows it to its end, reports and redraws."""
+    """Mixin: the operator's `begin` starts a job or raises BridgeError; the rest follows it to its end, reports
+    and redraws."""
 
+    begin: Callable[[bpy.types.Context], Job]
     _job: Job | None = None
     _timer: Any = None
-
-    def begin(self, context: bpy.types.Context) -> Job:
-        """Start the job. Raises BridgeError."""
-        raise NotImplementedError
 
     def after(self, context: bpy.types.Context, job: Job) -> Job | None:
         """Called when a job is over without an error; may start another to follow."""

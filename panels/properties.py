@@ -28,7 +28,7 @@ MODELS = (
 MODES = (
     ("START", "Image to Image", "Each frame starts from the moved frame before it, with noise by strength"),
     ("REFERENCE", "Reference", "Each frame is made anew while looking at the moved frame before it"),
-    ("BOTH", "Both", "Start from the moved frame before and look at it as well: follows the motion best"),
+    ("BOTH", "Image and Reference", "Start from the moved frame before and look at it too: follows the motion best"),
 )
 
 MOTION_SOURCES = (

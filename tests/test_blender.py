@@ -22,7 +22,10 @@ from PIL import Image
 if TYPE_CHECKING:
     from blender_scripts.fixtures import Blender, Rendered
 
+from flow import flow_error
+
 from bridge_server.client import Client, read_connection
+from koshi_backend.motion import deforum_matrix
 
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
@@ -174,6 +177,29 @@ def test_rendered_frames(rendered: Rendered) -> None:
         assert np.abs(after.astype(int) - before).mean() > 0.5
     assert min(picture.std() for picture in pictures) > 5
     assert rendered.frames[0].parent.parent == rendered.blend.parent / "koshi"
+
+
+@pytest.mark.parametrize(("strength", "limit"), [(0.0, 0.15), (0.5, 0.5)])
+def test_the_keyframed_motion_is_in_the_frames(
+    blender: Blender, tmp_path: Path, strength: float, limit: float
+) -> None:
+    """Measured optical flow against Blender's eased curves, with nothing made anew and with half of it.
+
+    Observed: at most 0.05 and 0.24 px; held against no motion at all 1 to 4 px.
+    """
+    blend = blender.scene(
+        tmp_path / "motion.blend", name="Motion", width=192, height=192, frames=5, seed=3, strength=strength,
+        zoom=[1.0, 1.04], angle=[0.0, 3.0], translation_x=[0.0, 3.0], prompts=[[1, "a modern city at day, photo"]],
+    )  # fmt: skip
+    shot = blender.koshi(blend, "sample")["shot"]
+    result = blender.koshi(blend, "render")
+    pictures = [np.asarray(Image.open(path)) for path in sorted(Path(result["out"]).iterdir())]
+    moves = ("zoom", "angle", "translation_x")
+    for k in range(1, 5):
+        matrix = deforum_matrix(192, 192, **{name: shot["schedules"][name][k] for name in moves})
+        error = flow_error(pictures[k - 1], pictures[k], matrix)
+        assert error < limit, (k, error)
+    assert flow_error(pictures[-2], pictures[-1], np.eye(3)) > 1.0
 
 
 def test_strip_shows_the_frames(blender: Blender, rendered: Rendered, tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_a_value_out_of_range_is_named_with_frame_value_and_range() -> None:
     found = faults(schedules={"strength": "0:(0.5), 47:(1.5)"})["schedules.strength"]
     assert found["frame"] == 24
     assert "between 0 and 1" in found["hint"]
+    found = faults(schedules={"strength": "0:(0.5), 47:(1.5)"}, frame_start=101)["schedules.strength"]
+    assert "it is frame 125" in found["message"]
 
 
 @pytest.mark.parametrize("side", [250, 0, -16, 48, 1808])

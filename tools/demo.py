@@ -4,7 +4,7 @@
 
 Builds the extension, installs it into Blender, makes a keyframed scene, renders it through the Koshi backend
 into the sequencer, lets Blender encode the video, and checks what came out. All of it lies in out/ and dist/.
-Run it with `make demo` or `python tools/setup_env.py demo`, which see to the Python environments first.
+Run it with `make demo` or `python tools/make.py demo`, which see to the Python environments first.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import setup_env
 from contact_sheet import contact_sheet, frames_in
+from interpreters import ROOT, SetupError, clean_environ
+from setup_env import blender_command
 
-ROOT = setup_env.ROOT
 OUT = ROOT / "out"
 LOG = OUT / "demo.log"
 SCENE = OUT / "demo.blend"
@@ -54,7 +54,7 @@ class Demo:
     def __init__(self, blender: list[str]) -> None:
         self.blender = blender
         self.frames = FRAMES  # the render step learns the real folder inside it
-        self.environ = setup_env.clean_environ(
+        self.environ = clean_environ(
             BLENDER_USER_RESOURCES=str(OUT / "profile"),
             KOSHI_PYTHON=sys.executable,
             KOSHI_CONNECTION=str(CONNECTION),
@@ -259,8 +259,8 @@ def main() -> int:
     """Run the demo; returns 0 only if everything was made and checked."""
     began = time.monotonic()
     try:
-        blender, name = setup_env.blender_command()
-    except setup_env.SetupError as error:
+        blender, name = blender_command()
+    except SetupError as error:
         print(error)
         return 1
     print(f"Koshi's demo with {name}; the log is {LOG}", flush=True)

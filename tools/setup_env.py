@@ -1,13 +1,9 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes Koshi's Python environments and runs the project's commands in them.
+"""Makes Koshi's Python environments.
 
-    python tools/setup_env.py demo | test [pytest arguments] | lint | extension | env
-
-Standard library only, any Python from 3.11 on, with or without make. Three environments lie in the checkout:
-`.venv` (backend and tests), `.venv-blender-4.5` and `.venv-blender-5.2` (Blender as a Python module). A stamp
-in each says that it is complete and for which requirements, so a second run starts at once and an interrupted
-one begins that environment anew.
+Three lie in the checkout: `.venv` (backend and tests), `.venv-blender-4.5` and `.venv-blender-5.2` (Blender as a
+Python module). A stamp in each says that it is complete and for which requirements, so a second run starts at once
+and an interrupted one begins that environment anew. Standard library only, any Python from 3.11 on.
 
 PYTHON311, PYTHON312, PYTHON313 name interpreters; BLENDER names a Blender for the demo and the extension;
 KOSHI_REQUIRE_BLENDER="4.5,5.2" makes a missing Blender version an error instead of a note.
@@ -23,12 +19,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from interpreters import ROOT, SetupError, capture, clean_environ, find_python, python_missing, say
+
 CONSTRAINTS = ROOT / "constraints.txt"
 BLENDER_CONSTRAINTS = ROOT / "constraints-blender.txt"
 TORCH = "2.13.0"
@@ -42,98 +38,6 @@ SYSTEM_LIBRARIES = [
     "libx11-6", "libxrender1", "libxxf86vm1", "libxfixes3", "libxi6", "libxkbcommon0",
     "libgomp1", "libsm6", "libice6", "libxext6", "libgl1", "libegl1",
 ]  # fmt: skip
-# Variables of the caller that would leak other packages into our environments.
-LEAKS = {
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PIP_TARGET",
-    "PIP_USER",
-    "PIP_REQUIRE_VIRTUALENV",
-    "__PYVENV_LAUNCHER__",
-}
-
-
-class SetupError(Exception):
-    """Something is missing; the text says what, and what to do about it."""
-
-
-def say(text: str) -> None:
-    """Print one line of what is being done."""
-    print(f"koshi: {text}", flush=True)
-
-
-def clean_environ(**extra: str) -> dict[str, str]:
-    """The environment variables for child processes."""
-    environ = {name: value for name, value in os.environ.items() if name not in LEAKS}
-    return environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | extra
-
-
-def capture(command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run a short command that only answers a question; raises OSError or TimeoutExpired."""
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=clean_environ(), check=False
-    )
-
-
-# ---- interpreters
-
-
-def find_python(version: str) -> Path | None:
-    """An interpreter of exactly this minor version that can make environments, or None.
-
-    Every candidate is run, not only found: a version manager's stand-ins exist on PATH and fail.
-    """
-    override = "PYTHON" + version.replace(".", "")
-    if named := os.environ.get(override):
-        if found := probe_python(named, version):
-            return found
-        raise SetupError(f"{override}={named} is not a working Python {version} with the venv module.")
-    tried: set[str] = set()
-    for candidate in python_candidates(version):
-        if candidate not in tried and (found := probe_python(candidate, version)):
-            return found
-        tried.add(candidate)
-    return None
-
-
-def python_candidates(version: str) -> Iterator[str]:
-    """Places where a Python of this version may lie, likely ones first."""
-    suffix = ".exe" if os.name == "nt" else ""
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        path = Path(folder) / f"python{version}{suffix}"
-        if folder and path.is_file():
-            yield str(path)
-    yield getattr(sys, "_base_executable", None) or sys.executable
-    for path in sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"), reverse=True):
-        yield str(path)
-    if os.name == "nt":
-        # One folder per user and version is where python.org's installer and the py launcher put it.
-        programs = Path(os.environ.get("LOCALAPPDATA", "")) / "Programs" / "Python"
-        yield str(programs / f"Python{version.replace('.', '')}" / "python.exe")
-
-
-def probe_python(candidate: str, version: str) -> Path | None:
-    """The interpreter's own path if it runs, is of this version and can make environments with pip."""
-    code = "import sys, venv, ensurepip; print(sys.version.split()[0], getattr(sys, '_base_executable', ''))"
-    try:
-        ran = capture([candidate, "-c", code], timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found, _, executable = ran.stdout.strip().partition(" ")
-    return Path(executable or candidate) if ran.returncode == 0 and found.startswith(version + ".") else None
-
-
-def python_missing(what: str, *versions: str) -> SetupError:
-    """The error for a Python that was not found."""
-    wanted, first = " or ".join(versions), versions[0]
-    return SetupError(
-        f"{what} needs Python {wanted} and none was found that runs and has the venv module.\n"
-        f"  Debian, Ubuntu:  sudo apt-get install python{first} python{first}-venv   (where it is packaged)\n"
-        f"  anywhere else:   install it as usual, or name it: PYTHON{first.replace('.', '')}=/path/to/python"
-    )
-
-
-# ---- environments
 
 
 def python_in(env: Path) -> Path:
@@ -408,72 +312,3 @@ def check_blender(executable: str) -> str:
     if (int(found[1]), int(found[2])) < OLDEST_BLENDER:
         raise SetupError(f"BLENDER={executable} is {found[0]}; Koshi needs Blender 4.2 or newer.")
     return found[0].removeprefix("Blender ")
-
-
-# ---- what make calls
-
-
-def demo(arguments: list[str]) -> int:
-    """Run tools/demo.py in the backend's environment."""
-    python = backend_env()
-    blender_command()  # makes its environment now, so that the demo's own times are the demo's
-    command = [str(python), str(ROOT / "tools" / "demo.py"), *arguments]
-    return subprocess.call(command, cwd=ROOT, env=clean_environ())
-
-
-def test(arguments: list[str]) -> int:
-    """Run pytest in the backend's environment, with the Blender environments made known to it."""
-    python = backend_env()
-    blenders = {f"KOSHI_BPY_{v.replace('.', '')}": str(path) for v, path in blender_envs().items()}
-    environ = clean_environ(KOSHI_PYTHON=str(python), **blenders)
-    return subprocess.call([str(python), "-m", "pytest", *arguments], cwd=ROOT, env=environ)
-
-
-def lint(arguments: list[str]) -> int:
-    """Run ruff and mypy; both, so that one run shows everything."""
-    python = str(backend_env())
-    say("ruff check")
-    ruff = subprocess.call([python, "-m", "ruff", "check", *arguments, "."], cwd=ROOT, env=clean_environ())
-    say("mypy")
-    mypy = subprocess.call([python, "-m", "mypy"], cwd=ROOT, env=clean_environ())
-    return 1 if ruff or mypy else 0
-
-
-def extension(arguments: list[str]) -> int:
-    """Build the extension's zip into dist/ with the builder that comes with Blender."""
-    command, name = blender_command()
-    say(f"building the extension with {name}")
-    (ROOT / "dist").mkdir(exist_ok=True)
-    build = ["--command", "extension", "build", "--source-dir", str(ROOT), "--output-dir", str(ROOT / "dist")]
-    return subprocess.call([*command, *build, *arguments], cwd=ROOT, env=clean_environ())
-
-
-def env(arguments: list[str]) -> int:
-    """Make every environment and say where each lies."""
-    say(f"backend: {backend_env()}")
-    for version, python in blender_envs().items():
-        say(f"Blender {version}: {python}")
-    return 0
-
-
-ACTIONS = {"demo": demo, "test": test, "lint": lint, "extension": extension, "env": env}
-
-
-def main(arguments: list[str]) -> int:
-    """Run one action; returns its exit code. A missing thing is said in plain words, with exit code 1."""
-    if not arguments or arguments[0] not in ACTIONS:
-        print(__doc__.strip())
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    try:
-        required_blenders()  # a wrong name is said before minutes of installing, not after
-        return ACTIONS[arguments[0]](arguments[1:])
-    except SetupError as error:
-        say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        say("stopped. The next run goes on from here.")
-        return 130
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
