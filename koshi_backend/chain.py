@@ -22,7 +22,6 @@ from .errors import Cancelled
 from .feedback import MOTION
 from .frame import Maker
 from .models.identity import model_identity
-from .models.klein import Klein
 from .models.pool import load_model, model_folder, pick_device, pick_dtype
 from .shot import Shot
 from .store import Entry, FrameStore
@@ -112,30 +111,49 @@ def render_shot(
     stop = cancelled or (lambda: False)
     identity = model_identity(model_folder(shot.model))
 
-    @functools.cache
-    def maker() -> Maker:
-        tell(Progress(index, 0, shot.steps, f"loading {shot.model}"))
-        model: Klein = load_model(shot.model, where, kind)
-        return Maker(shot, model)
+    loaded: Maker | None = None
 
-    key, last = "", None
+    def maker(at: int) -> Maker:
+        nonlocal loaded
+        if loaded is None:
+            tell(Progress(at, 0, shot.steps, f"loading {shot.model}"))
+            loaded = Maker(shot, load_model(shot.model, where, kind))
+        return loaded
+
+    def make(at: int, previous: Entry | None) -> Entry:
+        def step(k: int, n: int) -> None:
+            tell(Progress(at, k, n, f"frame {shot.number(at)}"))
+
+        entry = maker(at).make(at, previous, on_step=step, cancelled=stop)
+        store.put(keys[at], entry)
+        return entry
+
+    def entry_of(at: int) -> Entry:
+        """A stored frame's whole entry. Should it be lost or damaged, it is made again from the last sound one."""
+        entry, sound = None, at + 1
+        while entry is None and sound > 0:
+            sound -= 1
+            entry = store.get(keys[sound])
+        for k in range(sound if entry is None else sound + 1, at + 1):
+            entry = make(k, entry)
+        assert entry is not None  # the loop above has made it if it was not there
+        return entry
+
+    keys: list[str] = []
+    last: Entry | None = None  # the frame before, where it is in memory
     for index in range(shot.frames):
         if stop():
             raise Cancelled
-        previous_key, key = key, frame_key(shot, index, key, identity, str(kind).removeprefix("torch."))
-        entry = store.get(key)
-        stored = entry is not None
-        if entry is None:
-            if last is None and index > 0 and shot.feedback.carry != "none":
-                last = store.get(previous_key)
-
-            def step(k: int, n: int, at: int = index) -> None:
-                tell(Progress(at, k, n, f"frame {shot.number(at)}"))
-
-            entry = maker().make(index, last, on_step=step, cancelled=stop)
-            store.put(key, entry)
-        last = entry
-        yield Frame(index, shot.number(index), key, entry.png, stored)
+        keys.append(frame_key(shot, index, keys[-1] if keys else "", identity, str(kind).removeprefix("torch.")))
+        png = store.png(keys[index])
+        if png is not None:
+            last = None  # its large picture is read only when a frame is made from it
+            yield Frame(index, shot.number(index), keys[index], png, True)
+            continue
+        if last is None and index > 0 and shot.feedback.carry != "none":
+            last = entry_of(index - 1)
+        last = make(index, last)
+        yield Frame(index, shot.number(index), keys[index], last.png, False)
 
 
 def stored_frames(shot: Shot, store: FrameStore, device: str | None = None) -> int:

@@ -14,8 +14,11 @@ from typing import Any
 from .api import create_pipeline
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
+from .models.registry import default_side
 from .shot import Shot, read_shot
 from .video import is_video, write_video
+
+_OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png", ".jpg", ".jpeg", ".webp", ".exr")
 
 
 def animate(shot_file: Path, out: Path, device: str | None) -> dict[str, Any]:
@@ -41,18 +44,20 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one picture to options.out."""
     begin = time.monotonic()
     pipeline = create_pipeline(options.model, options.device)
+    side = default_side(pipeline.model)
+    width, height = options.width or side, options.height or side
     pipeline.generate_image(
         options.prompt,
         options.out,
         options.image,
-        options.width,
-        options.height,
+        width,
+        height,
         options.steps,
         options.guidance,
         options.seed,
     )
     seconds = round(time.monotonic() - begin, 2)
-    print(f"{options.out}  {options.width} x {options.height}  {pipeline.model}  {seconds} s", file=sys.stderr)
+    print(f"{options.out}  {width} x {height}  {pipeline.model}  {seconds} s", file=sys.stderr)
     return {"ok": True, "out": str(options.out), "model": pipeline.model, "seconds": seconds}
 
 
@@ -85,8 +90,8 @@ def _check_out(out: Path) -> None:
             raise KoshiError("bad_output", f"{out} is a folder.", "Name a file.")
     elif out.exists() and not out.is_dir():
         raise KoshiError("bad_output", f"{out} is a file, not a folder.", "Name a folder, or a .mp4 file.")
-    elif out.suffix:
-        # A name such as film.avi would silently become a folder.
+    elif out.suffix.lower() in _OTHER_MEDIA:
+        # Such a name would silently become a folder.
         raise KoshiError("bad_output", f"{out} looks like a file.", "Name a folder, or a .mp4, .mov or .mkv file.")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,25 @@ def test_a_lost_frame_is_made_again_the_same_and_no_other(base: tuple[FrameStore
     again = render(BASE, store)
     assert [f.index for f in again if not f.stored] == [lost]
     assert [f.png for f in again] == [f.png for f in frames]
+
+
+def test_a_damaged_picture_behind_a_sound_png_is_made_again_when_it_is_needed(
+    base: tuple[FrameStore, list[Frame]],
+) -> None:
+    store, frames = base
+    for k in (2, 3):
+        path = store.path(frames[k].key)
+        data = bytearray(path.read_bytes())
+        header = int.from_bytes(data[:8], "little")
+        begin, _ = json.loads(data[8 : 8 + header])["picture"]["data_offsets"]
+        data[8 + header + begin + 1000] ^= 0x10
+        path.write_bytes(bytes(data))
+        assert store.png(frames[k].key) == frames[k].png
+    store.path(frames[4].key).unlink()
+    again = render(BASE, store)
+    assert [f.png for f in again] == [f.png for f in frames]
+    assert [f.index for f in again if not f.stored] == [4]
+    assert all(store.get(f.key) is not None for f in frames)
 
 
 def test_two_renders_from_nothing_are_equal_to_the_byte(base: tuple[FrameStore, list[Frame]], tmp_path: Path) -> None:

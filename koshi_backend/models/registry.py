@@ -33,7 +33,7 @@ class ModelInfo:
 
     repository: its name on the Hugging Face hub, "" when the files ship with Koshi.
     download_gb: size of the parts that Koshi downloads, in 10^9 bytes.
-    steps: denoising steps it was distilled for.
+    steps: denoising steps it was distilled for. side: of a square picture at its best, in pixels.
     """
 
     name: str
@@ -43,12 +43,13 @@ class ModelInfo:
     gated: bool
     download_gb: float
     steps: int
+    side: int
 
 
 MODELS: dict[str, ModelInfo] = {
     info.name: info
     for info in (
-        ModelInfo("koshi-tiny", "koshi-tiny (ships with Koshi)", "", "GPL-3.0-or-later", False, 0.0, 4),
+        ModelInfo("koshi-tiny", "koshi-tiny (ships with Koshi)", "", "GPL-3.0-or-later", False, 0.0, 4, 256),
         ModelInfo(
             "flux.2-klein-4b",
             "FLUX.2 Klein 4B",
@@ -57,6 +58,7 @@ MODELS: dict[str, ModelInfo] = {
             False,
             16.0,
             4,
+            1024,
         ),
         ModelInfo(
             "flux.2-klein-9b",
@@ -66,6 +68,7 @@ MODELS: dict[str, ModelInfo] = {
             True,
             35.0,
             4,
+            1024,
         ),
     )
 }
@@ -117,3 +120,9 @@ def default_steps(name: str) -> int:
     """Denoising steps for a model by name or folder; Klein's 4 when the folder does not say."""
     info = MODELS.get(name)
     return info.steps if info else 4
+
+
+def default_side(name: str) -> int:
+    """The side of a square picture that suits a model; 512 for a folder of one's own."""
+    info = MODELS.get(name)
+    return info.side if info else 512
