@@ -179,6 +179,8 @@ def test_ctrl_c_ends_politely(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background inherits an ignored Ctrl-C, and Python would leave it so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "a" / "0001.png").exists() and time.monotonic() < deadline:

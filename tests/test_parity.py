@@ -34,7 +34,7 @@ def names(file: str) -> dict[str, tuple[int, ...]]:
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
+    return float((ours - theirs).detach().norm() / theirs.detach().norm())
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
