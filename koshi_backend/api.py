@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,37 +13,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .arguments import (
+    Picture,
+    as_picture,
+    check_latents,
+    check_picture,
+    coherence_of,
+    frame_number,
+    kept_path,
+    kind,
+    plain,
+    seed_or_random,
+)
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .feedback import FeedbackConfig
-from .models.klein import CELL, PACKED_CHANNELS, Klein, Reference
+from .models.klein import Klein, Reference
 from .models.pool import load_model, pick_device, pick_dtype
-from .models.registry import FluxVersion, default_steps, find_model
-from .paths import cache_folder
+from .models.registry import FluxVersion, find_model
+from .outputs import PICTURES, check_file, write_whole
 from .pictures import read_picture, to_pil
-from .shot import MAX_SIDE, Shot, load_shot
+from .shot import Shot, load_shot
 from .store import FrameStore
-from .video import write_video
+from .video import SUFFIXES, write_video
 
 log = logging.getLogger(__name__)
 
-Picture = str | Path | Image.Image
 Schedules = dict[str, Any]
-
-_COHERENCE = {
-    "match_prompt": ("LAB", "prompt"),
-    "match_first": ("LAB", "first"),
-    "match_frame": ("LAB", "previous"),
-    "match previous": ("LAB", "previous"),
-    "lab": ("LAB", "first"),
-    "rgb": ("RGB", "first"),
-    "hsv": ("HSV", "first"),
-    "match frame 0 lab": ("LAB", "first"),
-    "match frame 0 rgb": ("RGB", "first"),
-    "match frame 0 hsv": ("HSV", "first"),
-    "match frame 0": ("LAB", "first"),
-    "none": ("none", "first"),
-}
 
 
 class Pipeline:
@@ -60,7 +52,7 @@ class Pipeline:
         find_model(model)
         self.model = model
         self.device = pick_device(device)
-        fell_back = device is not None and torch.device(device).type == "cuda" and self.device.type == "cpu"
+        fell_back = str(device or "").startswith("cuda") and self.device.type == "cpu"
         self.dtype = pick_dtype(self.device, None if fell_back else dtype)
 
     def load(self) -> Klein:
@@ -73,7 +65,7 @@ class Pipeline:
         input_image: Picture | Sequence[Picture] | None = None,
         width: int = 512,
         height: int = 512,
-        num_steps: int | None = None,
+        num_steps: int = 4,
         guidance: float = 1.0,
         seed: int | None = None,
         latents: Tensor | None = None,
@@ -83,41 +75,35 @@ class Pipeline:
 
         output_path: where it is written as well; None writes nothing.
         input_image: references shown in context, each fitted to width x height.
-        width, height: multiples of 16, 64 to 1792. num_steps: default the model's own.
+        width, height: multiples of 16, 64 to 1792. num_steps: network evaluations; Klein is made for 4.
         guidance: for models that embed it; Klein's distilled models ignore it.
         seed: a random one when None. latents: the starting noise itself, packed, [1, 128, H/16, W/16].
         Raises KoshiError.
         """
-        steps = default_steps(self.model) if num_steps is None else num_steps
-        _check_picture(prompt, width, height, steps)
-        references = (
-            input_image
-            if isinstance(input_image, Sequence) and not isinstance(input_image, str)
-            else ([] if input_image is None else [input_image])
+        call = check_picture(
+            prompt=prompt, width=width, height=height, num_steps=num_steps, guidance=guidance, seed=seed
         )
-        pictures = [read_picture(r, width, height) for r in references]
+        if output_path is not None:
+            check_file(Path(output_path), PICTURES)
+        given: Sequence[Any] = input_image if isinstance(input_image, (list, tuple)) else [input_image]
+        pictures = [read_picture(as_picture(r), call.width, call.height) for r in given if r is not None]
+        if latents is not None:
+            latents = check_latents(latents, call.width, call.height)
         model = self.load()
-        shape = (1, PACKED_CHANNELS, height // CELL, width // CELL)
         if latents is None:
-            latents = model.noise(_seed(seed), width, height)
-        elif tuple(latents.shape) != shape:
-            raise KoshiError(
-                "bad_value",
-                f"latents has shape {tuple(latents.shape)}.",
-                f"For {width} x {height} it is {shape}.",
-            )
+            latents = model.noise(seed_or_random(call.seed), call.width, call.height)
         shown = [Reference(model.encode_picture(p)) for p in pictures]
         latent = model.denoise(
             prompt,
-            latents.to(model.device, torch.float32),
-            steps=steps,
+            latents.to(model.device),
+            steps=call.num_steps,
             references=shown,
-            guidance=guidance,
+            guidance=call.guidance,
             on_step=on_step,
         )
         image = to_pil(model.decode(latent))
         if output_path is not None:
-            _save(image, Path(output_path))
+            write_whole(Path(output_path), image.save)
         return image
 
     def generate_animation(
@@ -141,6 +127,7 @@ class Pipeline:
         feedback_mode: bool | str = True,
         feedback_config: FeedbackConfig | None = None,
         output_path: str | Path = "output.mp4",
+        noise_delta: float = 0.05,
         store: FrameStore | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> str:
@@ -157,17 +144,19 @@ class Pipeline:
         """
         if interpolation not in (None, 1):
             raise KoshiError("not_supported", f"interpolation={interpolation!r} is not supported yet.", "Leave it out.")
+        path = Path(output_path)
+        check_file(path, SUFFIXES)
         shot = self._shot(
             prompts, motion_params or {}, num_frames, width, height, num_inference_steps, guidance_scale, strength,
-            noise_scale, noise_mode, init_image, color_coherence, fps, seed, feedback_mode, feedback_config,
+            noise_scale, noise_mode, noise_delta, init_image, color_coherence, fps, seed, feedback_mode,
+            feedback_config,
         )  # fmt: skip
         rendered = render_shot(shot, store=store, device=self.device, dtype=self.dtype, progress=progress)
         pngs: Iterable[bytes] = (frame.png for frame in rendered)
         if loop:
             forth = list(pngs)
             pngs = forth + forth[-2:0:-1]
-        path = Path(output_path)
-        write_video(path, pngs, fps)
+        write_video(path, pngs, shot.fps)
         return str(path)
 
     def render(self, shot: Shot, **options: Any) -> list[Frame]:
@@ -186,6 +175,7 @@ class Pipeline:
         strength: float | None,
         noise_scale: float,
         noise_mode: str,
+        noise_delta: float,
         init_image: Picture | None,
         coherence: str | None,
         fps: float,
@@ -194,19 +184,26 @@ class Pipeline:
         config: FeedbackConfig | None,
     ) -> Shot:
         """The call's arguments as a Shot, which checks them all together."""
-        schedules: Schedules = {"guidance": guidance}
+        if not isinstance(motion, dict):
+            raise KoshiError("bad_value", f"motion_params is a {kind(motion)}.", "Give a dict of schedules by name.")
+        schedules: Schedules = {"guidance": plain(guidance)}
         if strength is not None:
-            schedules["strength"] = strength
-        schedules |= {{"strength_schedule": "strength"}.get(name, name): value for name, value in motion.items()}
-        color_mode, reference = _coherence(coherence)
-        feedback: dict[str, Any] = {"noise_mode": noise_mode, "noise_scale": noise_scale}
+            schedules["strength"] = plain(strength)
+        schedules |= {{"strength_schedule": "strength"}.get(name, name): plain(value) for name, value in motion.items()}
+        color_mode, reference = coherence_of(coherence)
+        feedback: dict[str, Any] = {
+            "noise_mode": noise_mode,
+            "noise_scale": plain(noise_scale),
+            "noise_delta": plain(noise_delta),
+        }
         if coherence is not None and coherence != "match_prompt":
             schedules.setdefault("color_match", 1.0)  # Deforum matches wholly
+        if config is not None and not isinstance(config, FeedbackConfig):
+            raise KoshiError("bad_value", f"feedback_config is a {kind(config)}.", "Use FeedbackConfig(...).")
         if config is not None:
             schedules = config.schedules() | schedules
             feedback["noise_type"] = config.noise_type
-            if (config.color_mode or "none") != color_mode:
-                color_mode, reference = _coherence(config.color_mode)
+            color_mode = coherence_of(config.color_mode)[0]  # the space only; what is matched to, and how much, stays
         if mode is False:
             color_mode = "none"
         elif mode == "none":
@@ -215,19 +212,21 @@ class Pipeline:
             feedback["condition"] = mode
         feedback |= {"color_mode": color_mode, "color_reference": reference}
         texts = {0: prompts} if isinstance(prompts, str) else prompts
+        if not isinstance(texts, dict):
+            raise KoshiError("bad_value", f"prompts is a {kind(prompts)}.", "Give a text, or {frame: text}.")
         return load_shot(
             {
                 "model": self.model,
-                "width": width,
-                "height": height,
-                "fps": float(fps),
-                "frames": frames,
-                "seed": _seed(seed),
-                "steps": steps,
-                "prompts": [{"frame": _frame(k), "text": v} for k, v in texts.items()],
+                "width": plain(width),
+                "height": plain(height),
+                "fps": plain(fps),
+                "frames": plain(frames),
+                "seed": seed_or_random(plain(seed)),
+                "steps": plain(steps),
+                "prompts": [{"frame": frame_number(k), "text": v} for k, v in texts.items()],
                 "schedules": schedules,
                 "feedback": feedback,
-                "init_image": None if init_image is None else _keep(init_image),
+                "init_image": None if init_image is None else kept_path(init_image),
             }
         )
 
@@ -259,7 +258,7 @@ def generate_image(
     input_image: Picture | Sequence[Picture] | None = None,
     width: int = 512,
     height: int = 512,
-    num_steps: int | None = None,
+    num_steps: int = 4,
     guidance: float = 1.0,
     seed: int | None = None,
     latents: Tensor | None = None,
@@ -272,68 +271,8 @@ def generate_image(
     )
 
 
-def generate_animation(prompts: str | dict[int, str], *, model: FluxVersion | str | None = None, **options: Any) -> str:
-    """`Pipeline.generate_animation` with the default model, or `model`."""
-    return create_pipeline(model).generate_animation(prompts, **options)
-
-
-def _coherence(text: str | None) -> tuple[str, str]:
-    found = _COHERENCE.get((text or "none").lower())
-    if found is None:
-        raise KoshiError(
-            "bad_value",
-            f"color_coherence is {text!r}.",
-            "Use match_prompt, match_first, match_frame, LAB, RGB, HSV or None.",
-        )
-    return found
-
-
-def _check_picture(prompt: str, width: int, height: int, steps: int) -> None:
-    if not prompt.strip():
-        raise KoshiError("bad_value", "The prompt is empty.", "Write what the picture shows.")
-    for name, side in (("width", width), ("height", height)):
-        if side % CELL or not 64 <= side <= MAX_SIDE:
-            raise KoshiError(
-                "bad_value",
-                f"{name} is {side}.",
-                f"Use a multiple of {CELL} from 64 to {MAX_SIDE}, such as 512.",
-            )
-    if steps < 1:
-        raise KoshiError("bad_value", f"num_steps is {steps}.", "Use 1 or more.")
-
-
-def _seed(seed: int | None) -> int:
-    if seed is not None:
-        return seed
-    drawn = secrets.randbelow(2**32)
-    log.info("seed %d", drawn)
-    return drawn
-
-
-def _frame(key: int | str) -> int | str:
-    """Prompt frames come as numbers, or as text from JSON."""
-    return int(key) if isinstance(key, str) and key.strip().isdigit() else key
-
-
-def _keep(image: Picture) -> str:
-    """A picture's path. One from memory is written to the cache folder, under a name made from its content."""
-    if not isinstance(image, Image.Image):
-        return str(image)
-    data = io.BytesIO()
-    image.convert("RGB").save(data, "PNG")
-    path = cache_folder() / "pictures" / f"{hashlib.sha256(data.getvalue()).hexdigest()}.png"
-    if not path.exists():
-        _save(image.convert("RGB"), path)
-    return str(path)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".part-{os.getpid()}-{path.name}")
-    try:
-        image.save(aside)
-        os.replace(aside, path)
-    except (OSError, ValueError) as error:
-        aside.unlink(missing_ok=True)
-        raise KoshiError("bad_output", f"The picture {path} cannot be written: {error}.", "Use a .png path.") from error
+def generate_animation(
+    prompts: str | dict[int, str], *arguments: Any, model: FluxVersion | str | None = None, **options: Any
+) -> str:
+    """`Pipeline.generate_animation`, with the same arguments, on the default model or `model`."""
+    return create_pipeline(model).generate_animation(prompts, *arguments, **options)

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from .errors import Cancelled
+from .errors import Cancelled, KoshiError
 from .feedback import MOTION
 from .frame import Maker
-from .models.identity import model_identity
+from .models.identity import embeds_guidance, model_identity
 from .models.pool import load_model, model_folder, pick_device, pick_dtype
 from .shot import Shot
 from .store import Entry, FrameStore
@@ -29,7 +29,7 @@ from .store import Entry, FrameStore
 log = logging.getLogger(__name__)
 
 # Raise this whenever the same shot would come out differently: stored frames of older code are then made again.
-ALGORITHM = 2
+ALGORITHM = 3
 
 
 @dataclass(frozen=True)
@@ -53,41 +53,80 @@ class Progress:
     message: str
 
 
-def frame_key(shot: Shot, index: int, previous: str, model: str, dtype: str) -> str:
+@dataclass(frozen=True)
+class Painter:
+    """What paints, as far as it has an effect on pictures.
+
+    model: the weights' identity. dtype and device: "float32", "cpu": sums differ in their last bits between kinds.
+    guided: whether the model takes guidance at all.
+    """
+
+    model: str
+    dtype: str
+    device: str
+    guided: bool
+
+    @staticmethod
+    def of(shot: Shot, device: torch.device, dtype: torch.dtype) -> Painter:
+        folder = model_folder(shot.model)
+        return Painter(model_identity(folder), str(dtype).removeprefix("torch."), device.type, embeds_guidance(folder))
+
+
+def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
     """The key of a frame. Only what really has an effect goes in, so that an edit costs only what it changes.
 
-    previous: key of the frame before, "" for frame 0. model: the weights' identity.
+    previous: key of the frame before, "" for frame 0.
     """
     settings, row = shot.feedback, {name: values[index] for name, values in shot.values.items()}
     facts: dict[str, Any] = {
         "algorithm": ALGORITHM,
-        "model": model,
-        "dtype": dtype,
+        "model": painter.model,
+        "dtype": painter.dtype,
+        "device": painter.device,
         "size": [shot.width, shot.height],
         "prompt": shot.prompt_at(index),
         "steps": shot.steps,
-        "guidance": row["guidance"],
-        "seed": row["seed"],
-        "noise": [settings.noise_mode, settings.noise_delta, settings.noise_scale],
+        "seed": int(row["seed"]),
+        "noise_scale": settings.noise_scale,
     }
-    alone = index == 0 or settings.carry == "none"
-    if alone:
-        # The noise of later frames depends on their place, unless it is fixed.
-        facts["index"] = 0 if settings.noise_mode == "fixed" else index
-    else:
-        facts["index"] = index
+    if painter.guided:
+        facts["guidance"] = row["guidance"]
+    if index > 0 and settings.noise_mode != "fixed":
+        # The noise of such a frame depends on its place.
+        facts["noise"] = [settings.noise_mode, index]
+        if settings.noise_mode == "slerp":
+            facts["noise"].append(settings.noise_delta)
+    if index > 0 and settings.carry != "none":
         facts["previous"] = previous
-        facts["row"] = {name: row[name] for name in (*MOTION, "noise", "contrast", "sharpen", "color_match")}
-        strength = row["strength"]
-        # A frame that starts from pure noise with the picture as reference knows only strength 0 and not 0.
-        facts["strength"] = strength if settings.condition != "reference" else float(strength > 0.0)
-        facts["feedback"] = settings.model_dump()
-    if index == 0 and shot.init_image:
-        facts["init"] = [_file_hash(shot.init_image), row["strength"]]
-    if index == 0 and settings.carry != "none":
-        facts["anchor"] = settings.color_mode
+        facts["carried"] = _carried_facts(shot, index, row)
+    if index == 0:
+        if shot.init_image:
+            facts["init"] = [_file_hash(shot.init_image), row["strength"]]
+        if settings.carry != "none":
+            facts["color"] = settings.color_mode  # of the anchor that goes on with the frame
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, Any]:
+    """What the way from the previous picture to this frame depends on."""
+    settings = shot.feedback
+    facts: dict[str, Any] = {name: row[name] for name in MOTION}
+    if row["zoom"] == 1.0 and row["angle"] == 0.0:
+        del facts["transform_center_x"], facts["transform_center_y"]
+    facts |= {name: row[name] for name in ("contrast", "sharpen", "noise")}
+    if row["noise"] > 0.0:
+        facts["noise_type"] = settings.noise_type
+    if settings.color_mode != "none":
+        facts["color_match"] = row["color_match"]
+        changed = shot.prompt_at(index) != shot.prompt_at(index - 1)
+        # Until the prompt changes, its palette and frame 0's are the same.
+        held = settings.color_reference == "first" or (settings.color_reference == "prompt" and not changed)
+        facts["color"] = [settings.color_mode, "held" if held else settings.color_reference]
+    facts |= {"border": settings.border, "position": settings.position, "condition": settings.condition}
+    # A frame that starts from pure noise with the picture as reference knows only strength 0 and not 0.
+    facts["strength"] = row["strength"] if settings.condition != "reference" else float(row["strength"] > 0.0)
+    return facts
 
 
 def render_shot(
@@ -109,7 +148,7 @@ def render_shot(
     kind = pick_dtype(where, dtype)
     tell = progress or (lambda _: None)
     stop = cancelled or (lambda: False)
-    identity = model_identity(model_folder(shot.model))
+    painter = Painter.of(shot, where, kind)
 
     loaded: Maker | None = None
 
@@ -144,7 +183,7 @@ def render_shot(
     for index in range(shot.frames):
         if stop():
             raise Cancelled
-        keys.append(frame_key(shot, index, keys[-1] if keys else "", identity, str(kind).removeprefix("torch.")))
+        keys.append(frame_key(shot, index, keys[-1] if keys else "", painter))
         png = store.png(keys[index])
         if png is not None:
             last = None  # its large picture is read only when a frame is made from it
@@ -156,17 +195,6 @@ def render_shot(
         yield Frame(index, shot.number(index), keys[index], last.png, False)
 
 
-def stored_frames(shot: Shot, store: FrameStore, device: str | None = None) -> int:
-    """How many frames from the start are in the store already."""
-    kind = str(pick_dtype(pick_device(device))).removeprefix("torch.")
-    identity, key = model_identity(model_folder(shot.model)), ""
-    for index in range(shot.frames):
-        key = frame_key(shot, index, key, identity, kind)
-        if not store.path(key).exists():
-            return index
-    return shot.frames
-
-
 @functools.lru_cache(maxsize=64)
 def _hash_at(path: str, size: int, changed: int) -> str:
     with Path(path).open("rb") as file:
@@ -174,8 +202,10 @@ def _hash_at(path: str, size: int, changed: int) -> str:
 
 
 def _file_hash(path: str) -> str:
-    stat = Path(path).stat()
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise KoshiError(
+            "bad_image", f"The picture {path} cannot be read: {error.strerror}.", "Check the path."
+        ) from error
     return _hash_at(path, stat.st_size, stat.st_mtime_ns)
-
-
-__all__ = ["ALGORITHM", "Entry", "Frame", "Progress", "frame_key", "render_shot", "stored_frames"]

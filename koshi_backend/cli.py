@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .environment import prepare
@@ -22,6 +24,17 @@ from .errors import Cancelled, KoshiError
 from .paths import cache_folder
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments end in JSON, too, where JSON was asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        if "--json" in self.given:
+            print(json.dumps({"ok": False, "error": KoshiError("bad_arguments", message).as_dict()}))
+        super().error(message)
+
+    given: Sequence[str] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,24 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bridge_server.server import main as serve
 
         return serve(arguments[1:])
+    _Parser.given = arguments  # argparse makes a parser of its own for each command
     options = _parser().parse_args(arguments)
     try:
         result = _run(options)
     except KoshiError as error:
         return _fail(options, error.as_dict(), str(error))
     except (KeyboardInterrupt, Cancelled):
-        return _fail(options, {"code": "cancelled"}, "Stopped. Finished frames are kept.", INTERRUPTED)
+        stopped = KoshiError("cancelled", "Stopped.", "Finished frames are kept.")
+        return _fail(options, stopped.as_dict(), str(stopped), INTERRUPTED)
     except Exception as error:  # the last boundary: a person sees a sentence, the log file has the rest
         log = _log_traceback()
         message = f"Something unexpected went wrong ({type(error).__name__}: {error}). Details: {log}"
-        return _fail(options, {"code": "internal", "message": message, "hint": ""}, message)
+        return _fail(options, KoshiError("internal", message).as_dict(), message)
     if options.json:
         print(json.dumps(result))
     return OK if result["ok"] else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="koshi", description="Feedback animation with FLUX, without Blender.")
+    parser = _Parser(prog="koshi", description="Feedback animation with FLUX, without Blender.")
     parser.add_argument("--version", action="version", version=f"koshi {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -108,8 +123,13 @@ def _fail(options: argparse.Namespace, error: dict[str, Any], message: str, code
 
 
 def _log_traceback() -> Path:
-    log = cache_folder() / "koshi.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now().isoformat(timespec='seconds')}\n{traceback.format_exc()}\n")
-    return log
+    text = f"{datetime.now().isoformat(timespec='seconds')}\n{traceback.format_exc()}\n"
+    for folder in (cache_folder(), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "koshi.log").open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:  # a cache folder that cannot be written must not hide what really went wrong
+            continue
+        return folder / "koshi.log"
+    return Path(os.devnull)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from typing import Any
 from .api import create_pipeline
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
-from .models.registry import default_side
+from .models.registry import default_side, default_steps
+from .outputs import check_file, check_folder, write_whole
 from .shot import Shot, read_shot
-from .video import is_video, write_video
+from .video import SUFFIXES, is_video, write_video
 
 _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png", ".jpg", ".jpeg", ".webp", ".exr")
 
@@ -33,9 +33,8 @@ def animate(shot_file: Path, out: Path, device: str | None) -> dict[str, Any]:
     if is_video(out):
         write_video(out, (frame.png for frame in frames), shot.fps)
     else:
-        out.mkdir(parents=True, exist_ok=True)
         for frame in frames:
-            _write(out / f"{frame.number:04d}.png", frame.png)
+            write_whole(out / f"{frame.number:04d}.png", frame.png)
     seconds = round(time.monotonic() - begin, 2)
     return {"ok": True, "frames": shot.frames, **counts, "seconds": seconds, "out": str(out)}
 
@@ -45,14 +44,15 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     begin = time.monotonic()
     pipeline = create_pipeline(options.model, options.device)
     side = default_side(pipeline.model)
-    width, height = options.width or side, options.height or side
+    width = side if options.width is None else options.width
+    height = side if options.height is None else options.height
     pipeline.generate_image(
         options.prompt,
         options.out,
         options.image,
         width,
         height,
-        options.steps,
+        default_steps(pipeline.model) if options.steps is None else options.steps,
         options.guidance,
         options.seed,
     )
@@ -86,22 +86,9 @@ def _counted(shot: Shot, device: str | None, counts: dict[str, int]) -> Iterator
 def _check_out(out: Path) -> None:
     """Refuse a place that cannot take the result, before anything is rendered."""
     if is_video(out):
-        if out.is_dir():
-            raise KoshiError("bad_output", f"{out} is a folder.", "Name a file.")
-    elif out.exists() and not out.is_dir():
-        raise KoshiError("bad_output", f"{out} is a file, not a folder.", "Name a folder, or a .mp4 file.")
+        check_file(out, SUFFIXES)
     elif out.suffix.lower() in _OTHER_MEDIA:
         # Such a name would silently become a folder.
         raise KoshiError("bad_output", f"{out} looks like a file.", "Name a folder, or a .mp4, .mov or .mkv file.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".part-{os.getpid()}-{path.name}")
-    try:
-        aside.write_bytes(data)
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise KoshiError(
-            "bad_output", f"{path} cannot be written: {error.strerror}.", "Free some disk space."
-        ) from error
+    else:
+        check_folder(out)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 from . import __version__
 from .errors import KoshiError
-from .store import FrameStore
+from .store import Entry, FrameStore
 
 _PACKAGES = (
     "torch",
@@ -81,13 +80,18 @@ def _device() -> str:
 
 
 def _store() -> str:
+    import numpy as np
+
     store = FrameStore()
-    home = store.root
-    while not home.exists():
-        home = home.parent
-    if not os.access(home, os.W_OK):
-        raise KoshiError("store_write", f"{store.root} cannot be written.", "Set KOSHI_STORE to another folder.")
-    return f"{store.root}, up to {store.limit / 1e9:g} GB, {shutil.disk_usage(home).free / 1e9:.0f} GB of disk free"
+    key = "0" * 63 + "d"
+    store.put(key, Entry(np.zeros((16, 16, 3), np.uint16), b"probe", np.zeros(6)))
+    sound = store.png(key) == b"probe"
+    store.path(key).unlink(missing_ok=True)
+    if not sound:
+        raise KoshiError("store_write", f"{store.root} does not give back what it was given.", "Check that disk.")
+    return (
+        f"{store.root}, up to {store.limit / 1e9:g} GB, {shutil.disk_usage(store.root).free / 1e9:.0f} GB of disk free"
+    )
 
 
 def _draw() -> str:

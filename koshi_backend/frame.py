@@ -13,7 +13,7 @@ from torch import Tensor
 from . import color
 from .feedback import motion_field, prepare, shown_tokens, strength_map
 from .models.klein import Klein, Reference
-from .noise import slerp
+from .noise import frame_seed, slerp
 from .pictures import read_picture
 from .shot import Shot
 from .store import Entry
@@ -71,21 +71,29 @@ class Maker:
         if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
             anchor = self._palette(index, cancelled)
         moved = prepare(before, field, row, settings, anchor, index)
-        if row["strength"] == 0.0:
+        strength = strength_map(row["strength"], field.valid)
+        if not isinstance(strength, Tensor) and strength == 0.0:
             return self._entry(moved, anchor)
         latent = self.model.encode_picture(moved)
         references = []
         if settings.condition != "start":
             references = [Reference(latent, shown_tokens(field.valid))]
+        if row["strength"] == 0.0:
+            # Nothing is made anew but what the move has uncovered.
+            painted = denoise(latent, strength, references)
+            return self._entry(torch.where(field.valid, moved, painted), anchor)
         if settings.condition == "reference":
             return self._entry(denoise(None, 1.0, references), anchor)
-        return self._entry(denoise(latent, strength_map(row["strength"], field.valid), references), anchor)
+        return self._entry(denoise(latent, strength, references), anchor)
 
     def _palette(self, index: int, cancelled: Callable[[], bool] | None) -> np.ndarray:
         """The colours of a prompt: those of the picture that the model draws of it from the seed's noise alone."""
         shot = self.shot
         noise = self.model.noise(int(shot.values["seed"][index]), shot.width, shot.height)
-        latent = self.model.denoise(shot.prompt_at(index), noise, steps=shot.steps, cancelled=cancelled)
+        guidance = shot.values["guidance"][index]
+        latent = self.model.denoise(
+            shot.prompt_at(index), noise, steps=shot.steps, guidance=guidance, cancelled=cancelled
+        )
         return color.statistics(self.model.decode(latent), shot.feedback.color_mode)
 
     def _noise(self, index: int, seed: int) -> Tensor:
@@ -94,7 +102,8 @@ class Maker:
         base = self.model.noise(seed, shot.width, shot.height)
         if mode == "fixed" or index == 0:
             return base
-        fresh = self.model.noise(seed + index, shot.width, shot.height)
+        # A stream of its own for each frame: with seed + index a keyed seed, or the next seed, would meet this one.
+        fresh = self.model.noise(frame_seed(seed, index, "latent"), shot.width, shot.height)
         return fresh if mode == "incremental" else slerp(base, fresh, shot.feedback.noise_delta)
 
     def _entry(self, picture: Tensor, anchor: np.ndarray | None) -> Entry:

@@ -17,21 +17,39 @@ def read_picture(source: str | Path | Image.Image, width: int, height: int) -> T
     """A picture at exactly width x height.
 
     One of that size is taken as it is. Any other is scaled until it covers the frame and cut evenly at the edges:
-    a reference of another size would sit at another place in the model's coordinates.
+    a reference of another size would sit at another place in the model's coordinates. Transparent parts become black.
     Raises KoshiError("bad_image").
     """
-    if not isinstance(source, Image.Image):
-        try:
-            source = Image.open(source)
-            source.load()
-        except FileNotFoundError as error:
-            raise KoshiError("bad_image", f"There is no picture {source}.", "Check the path.") from error
-        except (UnidentifiedImageError, OSError) as error:
-            raise KoshiError("bad_image", f"The picture {source} cannot be read.", "Use PNG, JPEG or WebP.") from error
-    picture = ImageOps.exif_transpose(source).convert("RGB")
+    picture = _as_rgb(_open(source))
     if picture.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0).permute(2, 0, 1)[None]
+
+
+def _open(source: str | Path | Image.Image) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    try:
+        image = Image.open(source)
+        image.load()
+    except FileNotFoundError as error:
+        raise KoshiError("bad_image", f"There is no picture {source}.", "Check the path.") from error
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise KoshiError("bad_image", f"The picture {source} cannot be read.", "Use PNG, JPEG or WebP.") from error
+    return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion clips all but the darkest to white
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.float64) / 65535 * 255).round().clip(0, 255).astype(np.uint8)
+        )
+    elif image.mode == "F":
+        image = Image.fromarray((np.asarray(image) * 255.0).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def to_pil(picture: Tensor) -> Image.Image:

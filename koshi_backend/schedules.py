@@ -21,6 +21,7 @@ Schedule = float | int | str | Sequence[float]
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _EXAMPLE = 'Write a number, or keys such as "0:(1.0), 24:(1.05)".'
+_MAX_DIGITS = 9  # of a frame number
 _MAX_TEXT = 1_000_000  # characters; a dense schedule of 10,000 frames written as text has about 200,000
 
 
@@ -44,7 +45,7 @@ def evaluate(schedule: Schedule, frames: int) -> list[float]:
     if isinstance(schedule, bool):
         raise ScheduleError("a schedule is a number, text or a list of numbers, not true or false")
     if isinstance(schedule, (int, float)):
-        return [_finite(float(schedule), 0)] * frames
+        return [_finite(schedule, 0)] * frames
     if isinstance(schedule, str):
         return interpolate(parse(schedule), frames)
     return _dense(schedule, frames)
@@ -116,11 +117,15 @@ def _dense(values: Sequence[float], frames: int) -> list[float]:
     for frame, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ScheduleError(f"the value at frame {frame} is {value!r}, not a number", frame=frame)
-        dense.append(_finite(float(value), frame))
+        dense.append(_finite(value, frame))
     return dense
 
 
 def _finite(value: float, frame: int) -> float:
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        value = math.inf
     if not math.isfinite(value):
         raise ScheduleError(f"the value at frame {frame} is {value}", "Use a finite number.", frame=frame)
     return value
@@ -154,7 +159,7 @@ def _parse_key(item: str, start: int) -> tuple[int, float]:
             f"{item.strip()!r} is not a key", 'A key is written frame:(value), such as "24:(1.05)".', begin
         )
     frame_name = frame_text.strip().strip("'\"").strip()
-    if not frame_name.isascii() or not frame_name.isdigit():
+    if not frame_name.isascii() or not frame_name.isdigit() or len(frame_name) > _MAX_DIGITS:
         hint = "Frame numbers are whole numbers from 0."
         if re.search(r"[a-z]", frame_name):
             hint += " Expressions for frames are not supported yet."

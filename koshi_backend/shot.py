@@ -12,7 +12,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,13 +25,12 @@ MAX_SIDE = 1792  # pixels; the largest side that FLUX.2 was published for
 MAX_FRAMES = 100_000
 
 
-class ScheduleSpec(BaseModel):
-    """What one schedule may hold: default, range, and whether frame 0 has a use for it."""
+class ScheduleSpec(NamedTuple):
+    """What one schedule may hold."""
 
     default: float
     low: float
     high: float
-    from_start: bool = False  # False: the value at frame 0 has no effect (Deforum semantics)
 
 
 # Names and meanings are Deforum's, except `strength`: here it is how much is made anew (0 keeps, 1 regenerates).
@@ -49,12 +48,12 @@ SCHEDULES: dict[str, ScheduleSpec] = {
     "contrast": ScheduleSpec(default=1.0, low=0.0, high=4.0),
     "sharpen": ScheduleSpec(default=0.0, low=0.0, high=4.0),
     "color_match": ScheduleSpec(default=0.3, low=0.0, high=1.0),
-    "guidance": ScheduleSpec(default=1.0, low=0.0, high=100.0, from_start=True),
-    "seed": ScheduleSpec(default=0.0, low=0.0, high=2.0**53, from_start=True),
+    "guidance": ScheduleSpec(default=1.0, low=0.0, high=100.0),
+    "seed": ScheduleSpec(default=0.0, low=0.0, high=2.0**53),
 }
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-_Side = Annotated[int, Field(ge=64, le=MAX_SIDE, multiple_of=16)]
+Side = Annotated[int, Field(ge=64, le=MAX_SIDE, multiple_of=16)]
 
 
 class Prompt(BaseModel):
@@ -97,9 +96,9 @@ class Shot(BaseModel):
     model_config = _STRICT
     koshi: Literal[1] = 1
     model: str = "koshi-tiny"
-    width: _Side = 256
-    height: _Side = 256
-    fps: Annotated[float, Field(gt=0, le=1000)] = 24.0
+    width: Side = 256
+    height: Side = 256
+    fps: Annotated[float, Field(ge=0.1, le=1000)] = 24.0
     frame_start: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
@@ -154,39 +153,51 @@ def load_shot(data: object) -> Shot:
         raise KoshiError("bad_shot", f"A shot is a JSON object, not {type(data).__name__}.")
     faults: list[dict[str, Any]] = []
     draft = dict(data)
+    if isinstance(draft.get("koshi"), bool):
+        draft["koshi"] = str(draft["koshi"])  # true is not version 1
     _resolve_length(draft, faults)
     _resolve_model(draft, faults)
     _turn_strength(draft, faults)
+    _check_init_image(draft, faults)
     shot: Shot | None = None
     try:
         shot = Shot.model_validate(draft)
     except ValidationError as error:
         named = {f["field"] for f in faults}
-        faults += [f for f in map(_explain, error.errors()) if f["field"] not in named]
+        faults += [f for f in map(explain, error.errors()) if f["field"] not in named]
     _check_schedules(draft, faults)
     _check_prompts(draft, faults)
-    if draft.get("init_image") and not Path(str(draft["init_image"])).is_file():
-        faults.append(problem("init_image", "there is no such file.", "Check the path.", 0, draft["init_image"]))
     raise_problems("bad_shot", "This shot", faults)
     assert shot is not None  # without faults the validation above has succeeded
     return shot
 
 
-def read_shot(path: Path) -> Shot:
-    """Load a .koshi.json file. Raises KoshiError("bad_shot") also for a missing file or broken JSON."""
+def read_shot(path: Path | str) -> Shot:
+    """Load a .koshi.json file; a relative init_image is looked for beside it.
+
+    Raises KoshiError("bad_shot") also for a missing file or broken JSON.
+    """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise KoshiError("bad_shot", f"The shot {path} cannot be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
         raise KoshiError("bad_shot", f"The shot {path} is not text in UTF-8.") from error
+    except ValueError as error:
+        raise KoshiError("bad_shot", f"{str(path)!r} is not a path.") from error
     try:
-        return load_shot(json.loads(text))
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise KoshiError(
             "bad_shot",
             f"The shot {path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.",
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
+        raise KoshiError("bad_shot", f"The shot {path} holds JSON that no shot would: {error}.") from error
+    if isinstance(data, dict) and isinstance(image := data.get("init_image"), str):
+        data["init_image"] = str(path.parent / Path(image))  # an absolute one stays what it is
+    return load_shot(data)
 
 
 def _resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
@@ -221,6 +232,7 @@ def _resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None
 def _resolve_model(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     name = draft.get("model", "koshi-tiny")
     if not isinstance(name, str):
+        draft.setdefault("steps", 1)  # one fault is enough
         return
     try:
         find_model(name)
@@ -236,7 +248,7 @@ def _turn_strength(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         return
     draft["strength_convention"] = "denoise"
     table = draft.get("schedules")
-    if not isinstance(table, dict) or not isinstance(draft.get("frames"), int):
+    if not isinstance(table, dict) or not _renderable(draft.get("frames")):
         return
     # A Deforum document that is silent about strength means Deforum's default.
     schedule = table.get("strength", 0.65)
@@ -249,7 +261,7 @@ def _turn_strength(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
 
 def _check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     table, frames = draft.get("schedules", {}), draft.get("frames")
-    if not isinstance(table, dict) or not isinstance(frames, int) or not 0 < frames <= MAX_FRAMES:
+    if not isinstance(table, dict) or not _renderable(frames):
         return
     for name, schedule in table.items():
         field = f"schedules.{name}"
@@ -259,7 +271,11 @@ def _check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> Non
             faults.append(problem(field, "there is no such schedule.", hint))
             continue
         if not isinstance(schedule, (int, float, str, list)):
-            continue  # the field's type is reported by pydantic
+            # pydantic would say of each kind in turn that it is not that
+            faults[:] = [f for f in faults if not f["field"].startswith(field)]
+            kinds = 'Give a number, a text such as "0:(1.0), 24:(1.05)", or a list with one number per frame.'
+            faults.append(problem(field, "this is no schedule.", kinds, value=schedule))
+            continue
         try:
             values = evaluate(schedule, frames)
         except ScheduleError as error:
@@ -288,6 +304,26 @@ def _scene_frame(draft: dict[str, Any], index: int) -> str:
     return f" Numbered from frame_start it is frame {start + index}." if isinstance(start, int) and start else ""
 
 
+def _renderable(frames: object) -> TypeGuard[int]:
+    """Whether this is a number of frames; checked before anything is made per frame."""
+    return isinstance(frames, int) and not isinstance(frames, bool) and 0 < frames <= MAX_FRAMES
+
+
+def _check_init_image(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    image = draft.get("init_image")
+    if not isinstance(image, str):
+        return
+    try:
+        path = Path(image).expanduser()
+        there = path.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, of an unknown user
+        there = False
+    if there:
+        draft["init_image"] = str(path.resolve())
+    else:
+        faults.append(problem("init_image", "there is no such file.", "Check the path.", 0, image))
+
+
 def _check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     prompts = draft.get("prompts")
     if not isinstance(prompts, list):
@@ -308,7 +344,7 @@ def _check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         seen.add(frame if isinstance(frame, int) else None)
 
 
-def _explain(error: Any) -> dict[str, Any]:
+def explain(error: Any) -> dict[str, Any]:
     """One of pydantic's errors in Koshi's words."""
     where = [part for part in error["loc"] if part not in ("float", "str", "list[float]")]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,17 @@ class FrameStore:
                 found.append((stat.st_mtime, stat.st_size, path))
         return found
 
+    def _sweep(self) -> None:
+        """Remove what killed writers have left behind; an hour is longer than any write takes."""
+        for path in self.root.glob("??/.part-*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - 3600:
+                    path.unlink()
+
     def _evict(self, keep: Path) -> None:
         """Remove the least recently used entries, down to nine tenths of the limit so that it is not done each time."""
         if self._bytes is None:
+            self._sweep()
             self._bytes = sum(size for _, size, _ in self._entries())
         if self._bytes <= self.limit:
             return

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from .errors import KoshiError
+from .outputs import check_file, write_whole
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
 _CRF = "17"  # visually lossless; Deforum's default too
@@ -30,20 +29,19 @@ def write_video(path: Path, frames: Iterable[bytes], fps: float) -> int:
 
     All frames have one size, with even sides. Raises KoshiError("bad_output" | "video_write").
     """
-    if not is_video(path):
-        raise KoshiError("bad_output", f"{path} is not a video file.", f"Use one of {', '.join(SUFFIXES)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".part-{os.getpid()}-{path.name}")
-    try:
+    check_file(path, SUFFIXES)
+    count = 0
+
+    def write(aside: Path) -> None:
+        nonlocal count
         count = _encode(aside, frames, Fraction(fps).limit_denominator(1001))
-        os.replace(aside, path)
-    except (av.FFmpegError, OSError) as error:
+
+    try:
+        write_whole(path, write)
+    except av.FFmpegError as error:
         raise KoshiError(
             "video_write", f"The video {path} cannot be written: {error}.", "Try another folder."
         ) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
     return count
 
 

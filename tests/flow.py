@@ -11,8 +11,8 @@ def flow_error(before: np.ndarray, after: np.ndarray, matrix: np.ndarray) -> flo
     """Median distance in pixels between measured and commanded motion, where the picture has something to follow.
 
     before, after: uint8 [H, W, 3]. matrix: forward 3 x 3, previous pixel -> new pixel.
-    Dense inverse search flow starts from the commanded field, and only pixels that have structure in both
-    directions count: in a flat sky no method could tell the motion.
+    The flow (dense inverse search) knows nothing of the command. Only pixels that have structure in both directions
+    count: in a flat sky no method could tell the motion.
     """
     grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (before, after)]
     height, width = grey[0].shape

@@ -19,6 +19,7 @@ from koshi_backend import (
     generate_animation,
     generate_image,
 )
+from koshi_backend.pictures import read_picture
 
 SMALL = {"width": 64, "height": 64}
 
@@ -133,3 +134,135 @@ def test_unknown_models_and_devices_are_refused() -> None:
 def test_offload_is_not_silently_ignored() -> None:
     with pytest.warns(UserWarning, match="offloading"):
         create_pipeline("koshi-tiny", enable_cpu_offload=True)
+
+
+PATHS = ["", "noending", "film.mp4", "x.psd", "a" * 300 + ".png", "afile/x.png", "folder.png", "no\0.png"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_unfit_places_for_a_picture_are_refused_before_it_is_drawn(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("precious")
+    (tmp_path / "folder.png").mkdir()
+    steps: list[int] = []
+    with pytest.raises(KoshiError) as caught:
+        create_pipeline("koshi-tiny").generate_image(
+            "a sea", path, **SMALL, seed=0, num_steps=1, on_step=lambda k, n: steps.append(k)
+        )
+    assert caught.value.code == "bad_output"
+    assert not steps or len(path) > 200  # only the system itself knows that a name is too long
+    assert not list(tmp_path.glob(".part*"))
+
+
+@pytest.mark.parametrize("path", ["x.gif", "afile/x.mp4", "folder.mp4"])
+def test_unfit_places_for_a_film_are_refused_before_it_is_rendered(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("precious")
+    (tmp_path / "folder.mp4").mkdir()
+    seen: list[object] = []
+    with pytest.raises(KoshiError) as caught:
+        create_pipeline("koshi-tiny").generate_animation(
+            "a sea", num_frames=2, **SMALL, loop=True, output_path=path, progress=seen.append
+        )
+    assert caught.value.code == "bad_output"
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"width": 64.5}, "width"),
+        ({"width": "64"}, "width"),
+        ({"height": 250}, "240 or 256"),
+        ({"num_steps": 1.5}, "num_steps"),
+        ({"num_steps": True}, "num_steps"),
+        ({"seed": 2**70}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"input_image": b"png"}, "bytes"),
+        ({"input_image": [3]}, "int"),
+        ({"latents": "noise"}, "latents"),
+        ({"latents": torch.full((1, 128, 4, 4), float("nan"))}, "finite"),
+    ],
+)
+def test_wrong_arguments_of_generate_image_are_named(options: dict[str, object], word: str) -> None:
+    call: dict[str, object] = {"prompt": "a sea", "output_path": None, **SMALL, "seed": 0, **options}
+    with pytest.raises(KoshiError, match=word):
+        create_pipeline("koshi-tiny").generate_image(**call)  # type: ignore[arg-type]
+
+
+def test_numpy_s_numbers_and_arrays_are_understood(tmp_path: Path) -> None:
+    pipe = create_pipeline("koshi-tiny")
+    noise = np.random.default_rng(0).standard_normal((1, 128, 4, 4)).astype(np.float32)
+    array = np.zeros((64, 64, 3), np.uint8)
+    image = pipe.generate_image("a sea", None, array, np.int64(64), 64, seed=np.int64(3), latents=noise)
+    assert image.size == (64, 64)
+    path = pipe.generate_animation(
+        "a sea", {"zoom": np.linspace(1, 1.02, 3), "angle": (0, 1, 2)}, np.int32(3), 64, 64, 1,
+        fps=np.float32(24), seed=np.int64(1), init_image=array, output_path=tmp_path / "o.mp4",
+    )  # fmt: skip
+    assert count(path) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"prompts": ["a"]}, "prompts"),
+        ({"prompts": {"²": "a"}}, "prompts"),
+        ({"motion_params": [1]}, "motion_params"),
+        ({"color_coherence": 5}, "color_coherence"),
+        ({"feedback_config": {}}, "feedback_config"),
+        ({"fps": "x"}, "fps"),
+        ({"feedback_mode": "loud"}, "condition"),
+    ],
+)
+def test_wrong_types_in_generate_animation_are_named(options: dict[str, object], word: str, tmp_path: Path) -> None:
+    call: dict[str, object] = {"prompts": "a sea", "num_frames": 2, **SMALL, "output_path": tmp_path / "o.mp4"}
+    call |= options
+    with pytest.raises(KoshiError, match=word):
+        create_pipeline("koshi-tiny").generate_animation(**call)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("coherence", "mode", "expected"),
+    [
+        ("match_prompt", "LAB", ("LAB", "prompt", 0.3)),
+        ("match_prompt", "RGB", ("RGB", "prompt", 0.3)),
+        ("match_frame", "rgb", ("RGB", "previous", 1.0)),
+        ("match_first", None, ("none", "first", 1.0)),
+        ("Match Frame 0 HSV", "LAB", ("LAB", "first", 1.0)),
+        (None, "LAB", ("LAB", "first", 0.3)),
+    ],
+)
+def test_the_config_sets_the_space_and_color_coherence_the_rest(
+    coherence: str | None, mode: str | None, expected: tuple[str, str, float]
+) -> None:
+    shot = create_pipeline("koshi-tiny")._shot(
+        "a sea", {}, 2, 64, 64, 1, 1.0, None, 1.0, "incremental", 0.05, None, coherence, 24.0, 0, True,
+        FeedbackConfig(color_mode=mode),
+    )  # fmt: skip
+    assert (shot.feedback.color_mode, shot.feedback.color_reference, shot.values["color_match"][0]) == expected
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu", "cpu:3", "cuda:x"])
+def test_devices_that_are_not_there_are_refused(device: str) -> None:
+    with pytest.raises(KoshiError) as caught:
+        create_pipeline("koshi-tiny", device=device)
+    assert caught.value.code == "bad_device"
+
+
+def test_pictures_with_16_bits_or_transparency_come_out_as_they_look(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (64, 1))).save(tmp_path / "ramp.png")
+    shown = read_picture(tmp_path / "ramp.png", 64, 64)[0, 0, 0].numpy()
+    assert np.abs(shown - ramp / 65535).max() < 0.01
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    assert float(read_picture(clear, 64, 64).max()) == 0.0
+    (tmp_path / "cut.png").write_bytes((tmp_path / "ramp.png").read_bytes()[:80])
+    with pytest.raises(KoshiError, match=r"cut\.png"):
+        read_picture(tmp_path / "cut.png", 64, 64)

@@ -11,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from flow import flow_error
 
-from koshi_backend.chain import Frame, frame_key, render_shot
+from koshi_backend.chain import Frame, Painter, frame_key, render_shot
 from koshi_backend.errors import Cancelled, KoshiError
 from koshi_backend.motion import deforum_matrix
 from koshi_backend.shot import load_shot
@@ -120,8 +121,19 @@ def test_two_renders_from_nothing_are_equal_to_the_byte(base: tuple[FrameStore, 
         ("seed", 4, 0),
         ("steps", 3, 0),
         ("feedback", {"condition": "both"}, 1),
-        ("feedback", {"color_reference": "first"}, 1),
+        ("feedback", {"condition": "start", "color_reference": "first"}, 4),  # until the prompt changes it is the same
+        ("feedback", {"condition": "start", "color_mode": "RGB"}, 0),  # frame 0 carries the anchor
+        ("schedules.strength", [0.5] * 5 + [0.6], 5),
+        ("schedules.color_match", [0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 2),
         ("width", 80, 0),
+        # What has no effect costs nothing.
+        ("schedules.guidance", 3.0, 6),  # Klein does not take any
+        ("schedules.seed", 3.4, 6),
+        ("schedules.strength", [0.9] + [0.5] * 5, 6),  # frame 0 is made from nothing
+        ("schedules.transform_center_x", [0.9] + [0.5] * 5, 6),
+        ("feedback", {"condition": "start", "noise_delta": 0.5}, 6),  # only slerp knows it
+        ("feedback", {"condition": "start", "noise_type": "perlin"}, 6),  # there is no pixel noise
+        ("feedback", {"condition": "start", "noise_mode": "fixed"}, 1),
         ("frames", 6, 6),
     ],
 )
@@ -130,13 +142,10 @@ def test_an_edit_costs_only_the_frames_it_changes(
 ) -> None:
     store, frames = base
     shot = load_shot(changed(path, value))
-    keys, key = [], ""
-    from koshi_backend.models.identity import model_identity
-    from koshi_backend.models.registry import TINY_FOLDER
-
+    painter = Painter.of(shot, torch.device("cpu"), torch.float32)
+    keys: list[str] = []
     for k in range(shot.frames):
-        key = frame_key(shot, k, key, model_identity(TINY_FOLDER), "float32")
-        keys.append(key)
+        keys.append(frame_key(shot, k, keys[-1] if keys else "", painter))
     same = [a == b.key for a, b in zip(keys, frames, strict=True)]
     assert same == [k < first_made for k in range(6)]
     assert [store.path(k).exists() for k in keys] == same
@@ -211,6 +220,29 @@ def test_an_init_image_is_frame_0_s_start_and_its_content_counts(tmp_path: Path)
     file.unlink()
     with pytest.raises(KoshiError, match="init_image"):
         render(data, store)
+
+
+def test_at_strength_0_only_what_the_move_uncovers_is_painted(tmp_path: Path) -> None:
+    data = {**copy.deepcopy(BASE), "frames": 2, "schedules": {"zoom": 0.7, "strength": 0.0, "color_match": 0.0}}
+    first, second = (picture(f).astype(int) for f in render(data, FrameStore(tmp_path)))
+    rows = second[:6]
+    assert np.abs(rows[1:] - rows[:-1]).max() > 8  # no streaks: repeated borders would all be equal
+    from koshi_backend.motion import MotionField, resample
+
+    field = MotionField.affine(deforum_matrix(64, 64, zoom=0.7), 64, 64)
+    moved = resample(torch.from_numpy(first / 255.0).float().permute(2, 0, 1)[None], field)
+    expected = (moved[0].permute(1, 2, 0).numpy() * 255).round()
+    assert np.abs(second - expected)[field.valid.numpy()].max() <= 1
+
+
+def test_noise_streams_of_neighbouring_seeds_do_not_meet(tmp_path: Path) -> None:
+    data = {**copy.deepcopy(BASE), "frames": 3, "feedback": {"carry": "none"}, "prompts": BASE["prompts"][:1]}
+    data["schedules"] = {"seed": [5, 4, 3]}  # with seed + frame as the noise's seed all three would be one picture
+    assert len({f.png for f in render(data, FrameStore(tmp_path))}) == 3
+    data["schedules"] = {}
+    one = [f.png for f in render({**data, "seed": 3}, FrameStore(tmp_path))]
+    two = [f.png for f in render({**data, "seed": 4}, FrameStore(tmp_path))]
+    assert not set(one) & set(two)
 
 
 def test_the_commanded_motion_is_there(tmp_path: Path) -> None:

@@ -212,3 +212,34 @@ def test_serve_says_where_it_is_and_a_second_one_where_the_first_is() -> None:
         assert first.wait(20) == 0
         assert first.stdout is not None
         first.stdout.close()
+
+
+def test_wrong_arguments_end_in_json_too(tmp_path: Path) -> None:
+    done = koshi("animate", write_shot(tmp_path), "--json")
+    assert done.returncode == 2
+    assert "--out" in json.loads(done.stdout)["error"]["message"]
+    zero = koshi("generate", "a sea", "--width", 0, "--out", tmp_path / "x.png", "--json")
+    assert zero.returncode == 1
+    assert "width" in json.loads(zero.stdout)["error"]["message"]
+
+
+def test_a_store_that_cannot_be_used_is_found_by_the_doctor(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("")
+    for store in (tmp_path / "afile", "/proc/nope/x"):
+        done = koshi("doctor", "--json", KOSHI_STORE=str(store))
+        assert done.returncode == 1
+        (check,) = (c for c in json.loads(done.stdout)["checks"] if not c["ok"])
+        assert check["name"] == "frame store"
+
+
+def test_a_cache_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path) -> None:
+    done = koshi("animate", write_shot(tmp_path), "--out", "/proc/koshi/frames", "--json", KOSHI_CACHE="/proc/nope")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "bad_output"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_prompt_that_is_too_long_says_so(tmp_path: Path) -> None:
+    done = koshi("generate", "sea " * 60, "--out", tmp_path / "x.png", "--width", 64, "--height", 64)
+    assert done.returncode == 0
+    assert "too long" in done.stderr

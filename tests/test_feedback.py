@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from koshi_backend import color
 from koshi_backend.feedback import prepare, sharpen, shown_tokens, strength_map
-from koshi_backend.motion import MotionField
+from koshi_backend.motion import MotionField, deforum_matrix, resample
 from koshi_backend.noise import frame_seed, pixel_noise, slerp
 from koshi_backend.shot import SCHEDULES, Feedback
 
@@ -92,12 +92,35 @@ def row(**changes: float) -> dict[str, float]:
 
 
 def test_noise_is_added_after_the_colour_match() -> None:
-    """Before it, the match would take it out again: with a wholly flat anchor nothing of it would be left."""
+    """Before it, the match would take it out again."""
     image, field = picture(8, 0.4, 0.6), MotionField.identity(64, 64)
     anchor = color.statistics(image, "LAB")
     plain = prepare(image, field, row(color_match=1.0), Feedback(), anchor, 1)
     noisy = prepare(image, field, row(color_match=1.0, noise=0.1), Feedback(), anchor, 1)
     assert float((noisy - plain).std()) == pytest.approx(0.05, rel=0.05)  # 0.1 on the -1..1 scale
+
+
+def test_the_order_is_motion_colour_contrast_sharpen_noise() -> None:
+    """Against the five steps written out, each at a value that changes the picture."""
+    image = picture(10, 0.2, 0.7)
+    field = MotionField.affine(deforum_matrix(64, 64, zoom=1.1, angle=4), 64, 64)
+    anchor = color.statistics(picture(11, 0.3, 0.9), "LAB")
+    values = row(color_match=0.6, contrast=1.15, sharpen=0.4, noise=0.06, seed=9)
+    step = color.match(resample(image, field), anchor, "LAB", 0.6, field.valid)
+    step = sharpen((step * 1.15).clamp(0, 1), 0.4)
+    step = (step + 0.03 * pixel_noise("perlin", 64, 64, frame_seed(9, 5, "pixels"))).clamp(0, 1)
+    out = prepare(image, field, values, Feedback(noise_type="perlin"), anchor, 5)
+    assert torch.allclose(out, step, atol=1e-6)
+
+
+def test_an_hsv_match_leaves_the_hue_alone() -> None:
+    image = picture(12, 0.3, 0.6)
+    matched = color.match(image, color.statistics(picture(13, 0.1, 0.9), "HSV"), "HSV", 1.0)
+    before, after = color.rgb_to_hsv(image), color.rgb_to_hsv(matched)
+    coloured = (after[:, 1] > 0.05) & (after[:, 2] < 0.99) & (before[:, 1] > 0.05)
+    turn = (before[:, 0] - after[:, 0])[coloured].abs()
+    assert float(torch.minimum(turn, 6 - turn).max()) < 1e-2
+    assert float(after[:, 2].mean()) > float(before[:, 2].mean()) + 0.02
 
 
 def test_contrast_does_not_wrap() -> None:

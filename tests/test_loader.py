@@ -15,6 +15,7 @@ from koshi_backend import create_pipeline
 from koshi_backend.errors import KoshiError
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_autoencoder, load_transformer
+from koshi_backend.models.pool import _complete
 
 CPU = torch.device("cpu")
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -42,6 +43,44 @@ def test_a_file_cut_short_is_named(copy: Path, part: str, size: int) -> None:
         create_pipeline(str(copy)).generate_image("a sea", None, width=64, height=64, seed=0)
     assert caught.value.code == "bad_model_file"
     assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/chat_template.jinja",
+        "text_encoder/config.json",
+        "transformer/config.json",
+        "vae/config.json",
+        "koshi.json",
+    ],
+)
+def test_every_small_file_cut_in_half_is_refused_in_words(copy: Path, file: str) -> None:
+    path = copy / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(KoshiError) as caught:
+        create_pipeline(str(copy)).generate_image("a sea", None, width=64, height=64, seed=0)
+    assert caught.value.code in ("bad_model_file", "bad_model")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("transformer/config.json", {"rope_theta": None}),
+        ("vae/config.json", {"norm_num_groups": "eight"}),
+        ("koshi.json", {"text_encoder_out_layers": []}),
+        ("koshi.json", {"text_encoder_out_layers": [-1]}),
+        ("koshi.json", {"max_sequence_length": 0}),
+        ("koshi.json", {"text_encoder_out_layers": [1, 2, 9]}),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(copy: Path, file: str, changes: dict[str, object]) -> None:
+    path = copy / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(KoshiError, match=r"config|koshi\.json|layers"):
+        create_pipeline(str(copy)).load()
 
 
 def test_missing_unknown_and_misshapen_tensors_are_all_listed(copy: Path) -> None:
@@ -74,6 +113,21 @@ def test_shards_are_read_and_a_missing_one_is_named(copy: Path) -> None:
     (file.parent / "b.safetensors").unlink()
     with pytest.raises(KoshiError, match=r"lacks b\.safetensors"):
         load_transformer(copy / "transformer", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}', "[]"])
+def test_a_broken_shard_index_is_named(copy: Path, text: str) -> None:
+    (copy / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+    with pytest.raises(KoshiError, match="index"):
+        load_transformer(copy / "transformer", CPU, torch.float32)
+
+
+def test_a_half_finished_download_is_not_taken_for_a_model(tiny: Path, copy: Path) -> None:
+    assert _complete(tiny)
+    (copy / WEIGHTS).unlink()
+    assert not _complete(copy)
+    shutil.rmtree(copy / "vae")
+    assert not _complete(copy)
 
 
 def test_the_wrong_kind_of_file_is_refused(tiny: Path) -> None:

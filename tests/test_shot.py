@@ -129,6 +129,32 @@ def test_deforum_strength_is_turned_round_and_only_on_request() -> None:
     assert load_shot(turned.as_dict()).values["strength"][0] == pytest.approx(0.4)  # not turned twice
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"frames": 10**12, "strength_convention": "deforum"},  # must not be filled with values before it is refused
+        {"schedules": {"zoom": 10**400}},
+        {"schedules": {"zoom": [10**400] * 48}},
+        {"schedules": {"zoom": "9" * 5000 + ":(1)"}},
+        {"model": "~nouserxyz/a"},
+        {"model": "a" * 5000},
+        {"model": ""},
+        {"model": "a\0b"},
+        {"init_image": "a" * 5000},
+        {"init_image": "~nouserxyz/a.png"},
+        {"koshi": True},
+        {"fps": 1e-5},
+    ],
+)
+def test_odd_values_are_refused_in_words(odd: dict[str, Any]) -> None:
+    assert len(faults(**odd)) == 1
+
+
+def test_a_schedule_of_the_wrong_type_is_one_fault() -> None:
+    found = faults(schedules={"zoom": {"0": 1}})
+    assert list(found) == ["schedules.zoom"]
+
+
 @pytest.mark.parametrize("junk", [None, 3, [], "x", {"frames": "ten"}, {"frames": 10**9, "prompts": 3}])
 def test_junk_is_refused_in_words(junk: object) -> None:
     with pytest.raises(KoshiError):
@@ -142,6 +168,21 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_shot(broken)
     with pytest.raises(KoshiError, match="cannot be read"):
         read_shot(tmp_path / "none.koshi.json")
+    for text in ('{"frames": ' + "9" * 5000 + "}", "[" * 100_000):
+        broken.write_text(text)
+        with pytest.raises(KoshiError):
+            read_shot(str(broken))
+    with pytest.raises(KoshiError):
+        read_shot("a\0b")
+
+
+def test_an_init_image_is_looked_for_beside_the_shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shots").mkdir()
+    (tmp_path / "shots" / "start.png").write_bytes(b"a picture")
+    file = tmp_path / "shots" / "a.koshi.json"
+    file.write_text(json.dumps({**WHOLE, "init_image": "start.png"}))
+    monkeypatch.chdir(tmp_path)
+    assert read_shot(Path("shots/a.koshi.json")).init_image == str((tmp_path / "shots" / "start.png").resolve())
 
 
 def test_every_example_in_the_project_loads() -> None:

@@ -55,13 +55,6 @@ class Klein:
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype, identity: str) -> Klein:
         """Load a diffusers folder. Raises KoshiError for missing or unfit files and for too little memory."""
-        lacking = [part for part in ("transformer", "vae", "text_encoder", "tokenizer") if not (folder / part).is_dir()]
-        if lacking:
-            raise KoshiError(
-                "bad_model",
-                f"The model folder {folder} lacks {', '.join(lacking)}.",
-                "Fetch the model's files again.",
-            )
         begin = time.monotonic()
         with out_of_memory_explained("loading the model"):
             model = cls(
@@ -160,7 +153,7 @@ class Klein:
             return times, None, times[0] * noise + (1.0 - times[0]) * picture
         release = strength.to(noise)
         low, high = float(release.min()), float(release.max())
-        times = flow_times(tokens, steps, low)
+        times = flow_times(tokens, steps, low) if low > 0.0 else [0.0]
         if high > low:
             # First the parts that are made anew come down to the time where the rest joins, then all go on together.
             descent = [t for t in flow_times(tokens, steps, high) if t > low]

@@ -98,7 +98,7 @@ def transformer_config(shapes: dict[str, tuple[int, ...]], written: dict[str, An
         channels=channels,
         mlp_ratio=mlp / hidden,
         guidance="guidance_in.in_layer.weight" in shapes,
-        theta=float(written.get("rope_theta", THETA)),
+        theta=_number(written, "rope_theta", THETA),
     )
 
 
@@ -126,9 +126,16 @@ def autoencoder_config(shapes: dict[str, tuple[int, ...]], native: bool, written
         widths=widths,
         decoder_widths=tuple(up),
         blocks=_count(shapes, f"{down}.0.{block}"),
-        groups=int(written.get("norm_num_groups", 32)),
-        statistics_eps=float(written.get("batch_norm_eps", 1e-4)),
+        groups=int(_number(written, "norm_num_groups", 32)),
+        statistics_eps=_number(written, "batch_norm_eps", 1e-4),
     )
+
+
+def _number(written: dict[str, Any], name: str, default: float) -> float:
+    value = written.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
+        raise KoshiError("bad_model", f"config.json says {name} is {value!r}.", "Fetch the model's files again.")
+    return value
 
 
 def _fill(
@@ -197,8 +204,13 @@ def _files(path: Path) -> list[Path]:
         return [path]
     indices = sorted(path.glob("*.safetensors.index.json"))
     if indices:
-        listed = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()
-        files = [path / name for name in sorted(set(listed))]
+        try:
+            listed = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()
+            files = [path / name for name in sorted(set(listed))]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KoshiError(
+                "bad_model_file", f"{indices[0]} is damaged or cut short.", "Fetch the model's files again."
+            ) from error
     else:
         files = sorted(path.glob("*.safetensors"))
     absent = [file.name for file in files if not file.is_file()]

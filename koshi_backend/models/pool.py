@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from ..errors import KoshiError
 from .identity import model_identity
 from .klein import Klein
-from .registry import REPOSITORY_PARTS, TINY_FOLDER, find_model
+from .registry import PARTS, REPOSITORY_PARTS, TINY_FOLDER, find_model
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,10 @@ def model_folder(name: str) -> Path:
 
     try:
         # Looked up in the local cache first: a model that is there needs no network.
-        return Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
+        folder = Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
+        if _complete(folder):
+            return folder
+        log.info("the download of %s was not finished and goes on", found.title)
     except LocalEntryNotFoundError:
         log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
     try:
@@ -54,6 +58,18 @@ def model_folder(name: str) -> Path:
         ) from error
 
 
+def _complete(folder: Path) -> bool:
+    """Whether a downloaded folder has all parts and all the shards that their indices name."""
+    for part in PARTS:
+        files = {file.name for file in (folder / part).glob("*")}
+        if not files or (part != "tokenizer" and not any(name.endswith(".safetensors") for name in files)):
+            return False
+        for index in (folder / part).glob("*.safetensors.index.json"):
+            if not set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) <= files:
+                return False
+    return True
+
+
 def pick_device(wanted: str | torch.device | None = None) -> torch.device:
     """The device to run on: as asked (argument, else KOSHI_DEVICE), else CUDA, else Apple's GPU, else the processor.
 
@@ -61,27 +77,41 @@ def pick_device(wanted: str | torch.device | None = None) -> torch.device:
     GPU machine still run.
     """
     name = str(wanted or os.environ.get("KOSHI_DEVICE") or "")
+    cuda = torch.cuda.is_available()
     if not name:
-        if torch.cuda.is_available():
+        if cuda:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise KoshiError("bad_device", f"{name!r} is not a device.", "Use cpu, cuda, cuda:1 or mps.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not cuda:
         log.warning("device %s was asked for, but there is no CUDA on this computer: using the processor", name)
         return torch.device("cpu")
     if name == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise KoshiError(
+            "bad_device", f"This computer has no device {name!r}.", "Leave it out to use the best there is."
+        )
     return device
 
 
 def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch.dtype:
-    """bfloat16 on a GPU; float32 on a processor, where it is the exact one and seldom the slower one."""
-    if wanted is not None and not (device.type == "cpu" and wanted == torch.float16):
-        return wanted
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    """bfloat16 on a GPU; float32 on a processor, where it is the exact one and seldom the slower one.
+
+    Raises KoshiError("bad_value") for anything but float32, bfloat16 and float16, the last of which processors cannot.
+    """
+    if wanted is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if wanted not in (torch.float32, torch.bfloat16, torch.float16):
+        raise KoshiError("bad_value", f"dtype is {wanted!r}.", "Use torch.bfloat16, torch.float16 or torch.float32.")
+    if wanted is torch.float16 and device.type == "cpu":
+        log.warning("float16 is not for processors: using float32")
+        return torch.float32
+    return wanted
 
 
 def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Klein:

@@ -15,16 +15,9 @@ from ..errors import KoshiError
 
 TINY_FOLDER = Path(__file__).resolve().parent.parent / "weights" / "koshi-tiny"
 
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 # Parts of a diffusers repository that Koshi reads. The single files at a repository's root hold the same weights again.
-REPOSITORY_PARTS = (
-    "model_index.json",
-    "koshi.json",
-    "transformer/*",
-    "vae/*",
-    "text_encoder/*",
-    "tokenizer/*",
-    "scheduler/*",
-)
+REPOSITORY_PARTS = ("model_index.json", "koshi.json", "scheduler/*", *(f"{part}/*" for part in PARTS))
 
 
 @dataclass(frozen=True)
@@ -92,10 +85,22 @@ def find_model(name: str) -> ModelInfo | Path:
     """
     if name in MODELS:
         return MODELS[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path, is_folder, is_file = Path(name), False, False
+    try:
+        path = path.expanduser()
+        is_folder, is_file = bool(name.strip()) and path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, of an unknown user
+        pass
+    if is_folder:
+        lacking = [part for part in PARTS if not (path / part).is_dir()]
+        if lacking:
+            raise KoshiError(
+                "bad_model",
+                f"The model folder {name!r} lacks {', '.join(lacking)}.",
+                "Name a folder in diffusers layout, or fetch the model's files again.",
+            )
         return path
-    if path.is_file():
+    if is_file:
         raise KoshiError(
             "unknown_model",
             f"model {name!r} is a single file.",

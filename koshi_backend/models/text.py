@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +22,8 @@ from transformers import AutoConfig, AutoTokenizer, Qwen3Model
 from transformers.utils import logging as transformers_logging
 
 from ..errors import KoshiError, problem, raise_problems
+
+log = logging.getLogger(__name__)
 
 _CACHE_SIZE = 64  # prompts; one of Klein 4B's takes 512 x 7680 x 2 bytes = 7.9 MB
 
@@ -41,6 +45,8 @@ def read_settings(folder: Path) -> TextSettings:
         written = json.loads(file.read_text(encoding="utf-8"))
         layers = tuple(int(k) for k in written.get("text_encoder_out_layers", TextSettings.layers))
         length = int(written.get("max_sequence_length", TextSettings.length))
+        if not layers or min(layers) < 1 or not 1 <= length <= 100_000:
+            raise ValueError(f"layers {list(layers)} and {length} tokens are no sensible settings")
     except (ValueError, TypeError, AttributeError) as error:
         raise KoshiError("bad_model", f"{file} cannot be understood: {error}.") from error
     return TextSettings(layers, length)
@@ -52,7 +58,7 @@ class TextEncoder:
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         self.settings = read_settings(folder)
         self.device = device
-        self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        self.tokenizer = _load_tokenizer(folder / "tokenizer")
         self.model = _load_qwen(folder / "text_encoder", max(self.settings.layers), dtype).to(device)
         self._cache: dict[str, Tensor] = {}
 
@@ -72,6 +78,9 @@ class TextEncoder:
             add_generation_prompt=True,
             enable_thinking=False,
         )
+        spare = len(self.tokenizer(chat)["input_ids"]) - self.settings.length
+        if spare > 0:
+            log.warning("the prompt is %d tokens too long for this model; its end is not used: %.60s", spare, prompt)
         tokens = self.tokenizer(
             chat, padding="max_length", truncation=True, max_length=self.settings.length, return_tensors="pt"
         )
@@ -85,9 +94,31 @@ class TextEncoder:
         return torch.cat([states[k] for k in self.settings.layers], dim=-1)
 
 
+def _load_tokenizer(folder: Path) -> Any:
+    """The tokenizer, tried on a word: its chat template is only read when it is used."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False, enable_thinking=False)
+    except Exception as error:  # JSON, Jinja, Rust and KeyErrors, depending on which file is damaged
+        log.warning("tokenizer in %s", folder, exc_info=True)
+        raise _unreadable("tokenizer", folder, error) from error
+    return tokenizer
+
+
+def _unreadable(what: str, folder: Path, error: Exception) -> KoshiError:
+    return KoshiError(
+        "bad_model_file",
+        f"The {what} in {folder} cannot be read: a file is damaged or cut short ({type(error).__name__}).",
+        "Fetch the model's files again.",
+    )
+
+
 def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
     """The first `layers` layers, without the final norm that the used states never pass."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable("text encoder", folder, error) from error
     if config.num_hidden_layers < layers:
         raise KoshiError(
             "bad_model",
@@ -102,11 +133,7 @@ def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KoshiError(
-            "bad_model_file",
-            f"The text encoder in {folder} cannot be read ({error}).",
-            "Fetch the model's files again.",
-        ) from error
+        raise _unreadable("text encoder", folder, error) from error
     faults = [problem(name, "this tensor is missing.") for name in report["missing_keys"]]
     faults += [problem(str(name), "this tensor has the wrong shape.") for name in report["mismatched_keys"]]
     faults += [
