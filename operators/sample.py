@@ -232,7 +232,7 @@ def _check_model(settings: Any) -> list[dict[str, Any]]:
             problem(
                 "model_path",
                 "The model is set to Custom but no path is given.",
-                "Choose the model's folder or file in Koshi > Path.",
+                "Choose the model's folder in Koshi > Path.",
             )
         ]
     if not Path(path).exists():
@@ -240,7 +240,7 @@ def _check_model(settings: Any) -> list[dict[str, Any]]:
             problem(
                 "model_path",
                 f"There is no model at {path}.",
-                "Choose the model's folder or file in Koshi > Path.",
+                "Choose the model's folder in Koshi > Path.",
                 value=path,
             )
         ]

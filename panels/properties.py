@@ -20,9 +20,9 @@ MODELS = (
         "Koshi Tiny",
         "Ships with Koshi, needs no download and no GPU; made for sizes up to 256 x 256",
     ),
-    ("flux.2-klein-4b", "FLUX.2 Klein 4B", "Apache-2.0, needs a GPU with about 16 GB of memory"),
-    ("flux.2-klein-9b", "FLUX.2 Klein 9B", "Non-commercial licence, needs a GPU with about 32 GB of memory"),
-    ("CUSTOM", "Custom", "A model folder or file of your own"),
+    ("flux.2-klein-4b", "FLUX.2 Klein 4B", "Apache-2.0, needs a GPU with some 20 GB of memory"),
+    ("flux.2-klein-9b", "FLUX.2 Klein 9B", "Non-commercial licence, needs a GPU with some 36 GB of memory"),
+    ("CUSTOM", "Custom", "A model folder of your own, in diffusers layout"),
 )
 
 MODES = (
@@ -173,8 +173,8 @@ class KoshiSettings(bpy.types.PropertyGroup):
     )
     model_path: StringProperty(
         name="Path",
-        description="Folder or file of your own model",
-        subtype='FILE_PATH',
+        description="Folder of your own model, in diffusers layout",
+        subtype='DIR_PATH',
         options=set(),
     )
     mode: EnumProperty(
