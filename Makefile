@@ -10,7 +10,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint extension env clean distclean python
+.PHONY: help demo test lint extension env tiny clean distclean python
 
 help:
 	@echo 'make demo        a Blender scene becomes a 48-frame video with koshi-tiny (out/), nothing to download by hand'
@@ -18,13 +18,14 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make extension   dist/koshi-0.1.0.zip, made by the builder that comes with Blender'
 	@echo 'make env         only the Python environments: .venv, .venv-blender-4.5, .venv-blender-5.2'
+	@echo 'make tiny        trains koshi-tiny from nothing into training/run (6 hours, with a GPU less);  MINUTES=20 for less'
 	@echo 'make clean       remove what was made (out, dist, caches);  make distclean: the environments too'
 	@echo
 	@echo 'BLENDER=/path/to/blender   use this Blender (4.2 or newer) for demo and extension'
 	@echo 'PYTHON311=, PYTHON313=     use these Python interpreters for the environments'
 
-demo test lint extension env: python
-	@"$(PYTHON)" tools/make.py $@ $(if $(filter test,$@),$(PYTEST_ARGS))
+demo test lint extension env tiny: python
+	@"$(PYTHON)" tools/make.py $@ $(if $(filter test,$@),$(PYTEST_ARGS)) $(if $(filter tiny,$@),$(if $(MINUTES),--minutes $(MINUTES)))
 
 clean:
 	rm -rf out dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `make` calls: runs the project's commands in its environments.
 
-    python tools/make.py demo | test [pytest arguments] | lint | extension | env
+    python tools/make.py demo | test [pytest arguments] | lint | extension | env | tiny [training options]
 
 Works without make too, with any Python from 3.11 on. setup_env.py says which variables it reads.
 """
@@ -59,7 +59,13 @@ def env(arguments: list[str]) -> int:
     return 0
 
 
-ACTIONS = {"demo": demo, "test": test, "lint": lint, "extension": extension, "env": env}
+def tiny(arguments: list[str]) -> int:
+    """Train koshi-tiny into training/run: all steps, going on from where the last run was stopped."""
+    command = [str(backend_env()), "-m", "training", "all", *arguments]
+    return subprocess.call(command, cwd=ROOT, env=clean_environ())
+
+
+ACTIONS = {"demo": demo, "test": test, "lint": lint, "extension": extension, "env": env, "tiny": tiny}
 
 
 def main(arguments: list[str]) -> int:

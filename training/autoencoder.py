@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Step 2, the autoencoder: fits the analytic encoder, then trains the decoder against it.
+
+Losses: pixels, the energy of fine detail, and the cycle E(D(z)) = z. From a third of the time on, every other batch
+comes from a feedback loop: pictures of 256 x 256 that went through the autoencoder, and now and then a small warp, up
+to hundreds of times, and must come back to the (equally warped) original in one more round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from koshi_backend.models.autoencoder import Autoencoder
+
+from .captions import ADJECTIVES, SCENES, STYLES, TIMES, Spec
+from .encoder import LinearEncoder, fit, new_autoencoder, write_encoder
+from .measures import psnr, top_octave
+from .optim import Masters, Muon
+from .pictures import Pictures
+from .stage import Room, Stage, warm_up, write_atomically
+from .world import render
+
+LOOP_FROM, LOOP_STEPS = 0.3, 600  # part of the time, and steps, after which the feedback loop joins
+CYCLE, DETAIL = 0.10, 0.25  # weights beside the pixels' loss
+LOOPED, LIFE, WARPED = 24, 50, 0.15  # pictures in the loop, their mean rounds, how often they are warped
+RATE = 3e-3
+
+
+def encoder_parts(room: Room, pictures: Pictures) -> dict[str, Tensor]:
+    """The PCA and the statistics of the packed latents; made once per run folder."""
+    path = room.folder / "encoder.safetensors"
+    if not path.is_file():
+        trial = len(pictures.rows["square"]) < 200
+        parts = fit(40 if trial else 640)
+        linear, seen = LinearEncoder(parts), []
+        for _ in range(2 if trial else 32):
+            batch = pictures.take("square", 16, np.random.default_rng([room.seed, len(seen)]), torch.device("cpu"))
+            seen.append(rearrange(linear(batch.pictures), "b c (h i) (w j) -> (b h w) (c i j)", i=2, j=2))
+        packed = torch.cat(seen)
+        parts |= {"bn.mean": packed.mean(0), "bn.var": packed.var(0)}
+        write_atomically(path, lambda aside: save_file(parts, aside))
+    return load_file(path)
+
+
+def built(parts: dict[str, Tensor]) -> Autoencoder:
+    """The autoencoder with its encoder and statistics; the decoder is still random."""
+    net = write_encoder(new_autoencoder(), parts)
+    net.bn.running_mean.copy_(parts["bn.mean"])
+    net.bn.running_var.copy_(parts["bn.var"])
+    net.bn.num_batches_tracked.fill_(1)
+    return net.eval()
+
+
+def trained(folder: Path) -> Autoencoder:
+    """The autoencoder of a run with its averaged decoder, float32, on the CPU."""
+    net = built(load_file(folder / "encoder.safetensors"))
+    saved = torch.load(folder / "autoencoder.pt", map_location="cpu", weights_only=True)
+    net.decoder.load_state_dict(saved["state"]["decoder"]["average"])
+    return net.requires_grad_(False)
+
+
+def random_warp(
+    pictures: list[Tensor], rng: np.random.Generator, zoom: float = 1.03, tilt: float = 1.5, pan: float = 0.012
+) -> list[Tensor]:
+    """The same small random similarity for all; bicubic, edges repeated."""
+    b, device = pictures[0].shape[0], pictures[0].device
+    z, a = rng.uniform(1.0, zoom, b) if zoom > 1 else np.ones(b), np.radians(rng.uniform(-tilt, tilt, b))
+    shift = rng.uniform(-pan, pan, (b, 2))
+    aspect = pictures[0].shape[3] / pictures[0].shape[2]
+    rows = [
+        np.stack([np.cos(a) / z, -np.sin(a) / z / aspect, shift[:, 0]], 1),
+        np.stack([np.sin(a) / z * aspect, np.cos(a) / z, shift[:, 1]], 1),
+    ]
+    theta = torch.tensor(np.stack(rows, 1), dtype=torch.float32, device=device)
+    grid = F.affine_grid(theta, list(pictures[0].shape), align_corners=False)
+    return [
+        F.grid_sample(p.float(), grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
+        for p in pictures
+    ]
+
+
+def held_out(count: int, size: int = 256) -> Tensor:
+    """Pictures that training never draws, [count, 3, size, size] of -1..1, through all scenes and styles."""
+    found = []
+    for i in range(count):
+        scene = SCENES[i % 8]
+        spec = Spec(scene, TIMES[i // 8 % 4], STYLES[i % 5], ADJECTIVES[scene][i % 2])
+        found.append(torch.from_numpy(render(2**40 + i, spec, size)))
+    return torch.stack(found).permute(0, 3, 1, 2) * 2 - 1
+
+
+def train_autoencoder(room: Room, examined: int = 40) -> None:
+    """Train the decoder of `room.folder`, or go on with it, then measure it on held-out pictures."""
+    pictures = Pictures(room.folder)
+    torch.manual_seed(room.seed)
+    parts = encoder_parts(room, pictures)
+    linear = LinearEncoder(parts).to(room.device)
+    decoder = built(parts).decoder.to(room.device, memory_format=torch.channels_last)
+    masters = Masters(decoder, room.dtype)
+    optimiser = Muon(masters.master.items(), RATE, adam=("conv_out",), dtype=room.dtype)
+
+    rounds = Rounds(room, pictures)
+
+    def state() -> dict:
+        return {"decoder": masters.state(), "optimiser": optimiser.state_dict(), "rounds": rounds.state()}
+
+    def load(state: dict) -> None:
+        masters.load(state["decoder"])
+        optimiser.load_state_dict(state["optimiser"])
+        rounds.load(state["rounds"])
+
+    run = torch.compile(decoder) if room.compile else decoder
+
+    def decode(z: Tensor) -> Tensor:
+        return run(z.to(room.dtype, memory_format=torch.channels_last)).float()
+
+    stage = Stage(room, "autoencoder", state, load, rate=RATE)
+    for step, part in stage:
+        loop = part > LOOP_FROM and step > LOOP_STEPS and step % 2
+        if loop:
+            x, y = rounds.take(stage.rng())
+        else:
+            x = y = crops(room, pictures, stage.rng(), part, step)
+        y = decode(linear(y))
+        error = y - x
+        cycle = (linear(y) - linear(x)).abs().mean()
+        detail = (fine_energy(y) - fine_energy(x)).abs().mean()
+        loss = error.abs().mean() + 3 * error.square().mean() + CYCLE * cycle + DETAIL * detail
+        loss.backward()
+        if loop:
+            rounds.put_back(y.detach().clamp(-1, 1), stage.rng())
+        masters.pull()
+        optimiser.step(warm_up(step, part, 60, 0.5))
+        masters.push(keep=min(0.99, (step + 1) / (step + 20)))
+        stage.note(**{"loop" if loop else "pixels": error.square().mean(), "cycle": cycle, "detail": detail})
+    masters.push(average=True)
+    if examined:
+        stage.result(**measure(linear, decode, held_out(examined).to(room.device)))
+
+
+def fine_energy(x: Tensor) -> Tensor:
+    """The strength of detail of one or two pixels in every cell of 8 x 8: what a squared error alone smears away."""
+    fine = x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
+    return (F.avg_pool2d(fine.square(), 8) + 1e-5).sqrt()
+
+
+class Rounds:
+    """Pictures on their way round and round: each batch takes a few and puts them back one round older.
+
+    So the decoder meets its own errors of hundreds of rounds at the price of one (a sample pool, as in Mordvintsev et
+    al., Growing Neural Cellular Automata, 2020).
+    """
+
+    def __init__(self, room: Room, pictures: Pictures) -> None:
+        self.room, self.pictures = room, pictures
+        self.kept = torch.zeros(2, max(round(LOOPED * min(room.batch, 4)), 2), 3, 256, 256, dtype=torch.float16)
+        self.age = torch.full(self.kept.shape[1:2], -1)  # -1: to be replaced by a fresh picture
+        self.chosen = torch.empty(0, dtype=torch.long)
+
+    def take(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Originals and what has become of them, [n, 3, 256, 256] of -1..1."""
+        count = max(round(2 * self.room.batch), 1)
+        self.chosen = torch.from_numpy(rng.permutation(len(self.age))[:count])
+        for k in self.chosen.tolist():
+            if self.age[k] < 0:
+                self.kept[:, k] = self.pictures.take("square", 1, rng, torch.device("cpu")).pictures.half()
+                self.age[k] = 0
+        x, y = self.kept[:, self.chosen].float().to(self.room.device)
+        if rng.random() < WARPED:
+            x, y = random_warp([x, y], rng)
+            self.kept[0, self.chosen] = x.cpu().half()
+        return x, y
+
+    def put_back(self, y: Tensor, rng: np.random.Generator) -> None:
+        """After a round. Some begin anew, and all that are lost (under 16 dB)."""
+        lost = (y - self.kept[0, self.chosen].to(y)).square().mean((1, 2, 3)).cpu() > 0.1
+        ended = torch.from_numpy(rng.random(len(y)) < 1 / LIFE) | lost
+        self.kept[1, self.chosen] = y.cpu().half()
+        self.age[self.chosen] = torch.where(ended, -1, self.age[self.chosen] + 1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"kept": self.kept, "age": self.age}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.kept, self.age = state["kept"].cpu(), state["age"].cpu()
+
+
+def crops(room: Room, pictures: Pictures, rng: np.random.Generator, part: float, step: int) -> Tensor:
+    """A batch of whole pictures or cut-outs: small ones in the first half of the time, then larger ones."""
+    way, n = rng.random(), max(2, round(6 * room.batch))
+    small = 0.85 if part < 0.5 else 0.3
+    side, n = (64, 2 * n) if way < small else (128, n) if way < 0.93 else (256, max(n // 4, 1))
+    x = pictures.take("square", n, rng, room.device).pictures
+    if side < 256 and step % 3 == 0:
+        x = F.avg_pool2d(x, 2)
+    top, left = rng.integers(x.shape[-1] - side + 1, size=2).tolist()
+    x = x[:, :, top : top + side, left : left + side]
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def measure(linear: LinearEncoder, decode: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, float]:
+    """PSNR of one round by style, of the linear inverse, and after 24 and 240 rounds, in dB; energy of detail kept."""
+    once = torch.cat([decode(linear(v)) for v in x.split(8)])
+    found = {"psnr": psnr(once, x), "linear": psnr(torch.cat([linear.decode(linear(v)) for v in x.split(8)]), x)}
+    for k, style in enumerate(STYLES):
+        if len(x[k::5]):
+            found[style] = psnr(once[k::5], x[k::5])
+            found[f"{style} sharpness"] = top_octave(once[k::5]) / top_octave(x[k::5])
+    y = x[:20]
+    for k in range(240):
+        y = decode(linear(y)).clamp(-1, 1)
+        if k in (23, 239):
+            found[f"after {k + 1} rounds"] = psnr(y, x[: len(y)])
+    return {name: round(value, 3) if math.isfinite(value) else value for name, value in found.items()}
