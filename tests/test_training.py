@@ -264,7 +264,8 @@ def test_batches_have_the_sizes_they_say(model: Path, room: Room) -> None:
     examples, rng = Examples(room), np.random.default_rng(0)
     seen = {}
     for _ in range(12):
-        name, x, words, references = examples.draw(rng, False, 0.5)
+        name, x, words, references, start = examples.draw(rng, False, 0.5)
+        assert (start is not x) == name.endswith("loop")
         assert len(words) == len(x)
         assert all(r.shape == x.shape for r in references)
         assert bool(references) == (" " in name)

@@ -69,17 +69,17 @@ def train_distilled(room: Room) -> None:
     )  # fmt: skip
     for step, part in stage:
         rng = stage.rng()
-        _, picture, words, references = examples.draw(rng, False, 0.0)
+        _, picture, words, references, start_picture = examples.draw(rng, False, 0.0)
         times = flow_times(picture.shape[2] * picture.shape[3], STEPS)
         k = int(rng.choice(5, p=[0.26, 0.17, 0.17, 0.25, 0.15]))
         start, end = (times[k], times[k + 1]) if k < FREE else (float(rng.uniform(0.25, 0.97)), 0.0)
         if k == FREE and rng.random() < 0.5:
             end = start * float(rng.uniform(0.3, 0.7))
         noise = torch.randn_like(picture)
-        if 0 < k < FREE and rng.random() < 0.5:
+        if start_picture is picture and 0 < k < FREE and rng.random() < 0.5:
             x = own_path(net, noise, times[: k + 1], words, references)
         else:
-            x = start * noise + (1 - start) * picture
+            x = start * noise + (1 - start) * start_picture
         target = teacher.solve(x, start, end, words, references)
         v = net(x, torch.full((len(x),), start, device=x.device), net.embed(words), references)
         loss = (v - target).square().mean()

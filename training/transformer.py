@@ -2,11 +2,14 @@
 """Step 3, the text encoder with the transformer: flow matching on normalised packed latents.
 
 x_t = t noise + (1 - t) picture, the target is noise - picture. The time is spent first on 128-pixel pictures, then on
-a mixture of sizes and shapes. A part of the batches carries one reference at time id 10; a third of the references
-are pictures damaged as the camera loop damages them. Some captions are dropped so that the distillation can guide.
+a mixture of sizes and shapes. Half of the batches carry a reference at time id 10, a few of them a second one at 20. A
+third of all are pictures damaged as the camera loop damages them: as references, and every other time as the start too,
+which must come out whole. Some captions are dropped so that the distillation can guide.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,18 +22,29 @@ from torch import Tensor
 from .autoencoder import random_warp, trained
 from .captions import caption
 from .encoder import LinearEncoder
-from .net import Net, plain_attention_on_cpu, trainable
+from .net import TEXT_LENGTH, Net, plain_attention_on_cpu, trainable
 from .optim import Masters, Muon
 from .pictures import Pictures
 from .stage import Room, Stage, warm_up
 
 SMALL = 0.2  # part of the time with 128-pixel pictures only
-REFERENCES = 0.35
+REFERENCES, DAMAGED, SECOND = 0.5, 0.6, 0.15  # of all batches; of those; of the others, which get a second one
 DROPPED = 0.1  # captions
 LOOPED = 6  # of a damaged batch, how many pictures go through the autoencoder, on a CPU
+LEAST = 0.3  # flow time of a damaged start: below it a velocity would have to undo all the damage in no time
 TOKENS = 4200  # of pictures and text in a batch that suits a CPU
 RATE = 2.5e-3
 SIZES = {"small": 0.10, "square": 0.60, "wide": 0.12, "tall": 0.08, "classic": 0.07, "large": 0.03}
+
+
+class Example(NamedTuple):
+    """A batch of latents [B, 128, h, w]. name: size and kind. start: what the noise is mixed with: x, or damaged."""
+
+    name: str
+    x: Tensor
+    captions: list[str]
+    references: tuple[Tensor, ...]
+    start: Tensor
 
 
 class Examples:
@@ -49,28 +63,31 @@ class Examples:
         packed = rearrange(self.linear(x), "b c (h i) (w j) -> b (c i j) h w", i=2, j=2)
         return (packed - self.mean) / self.deviation
 
-    def draw(
-        self, rng: np.random.Generator, small_only: bool, dropped: float
-    ) -> tuple[str, Tensor, list[str], tuple[Tensor, ...]]:
-        """(name, latents, captions, references); the name says size and kind."""
+    def draw(self, rng: np.random.Generator, small_only: bool, dropped: float) -> Example:
+        """A batch of about TOKENS tokens, times the room's batch. dropped: share of empty captions."""
         names = list(SIZES)
         size = "small" if small_only else names[rng.choice(len(names), p=list(SIZES.values()))]
-        kind = ("damaged", "pair", "pair")[rng.integers(3)] if rng.random() < REFERENCES else ""
-        group = "square" if size == "small" else size
-        if kind == "pair":
-            group = group + "-pairs" if group in ("square", "wide", "tall") else "square-pairs"
+        kind = ("damaged" if rng.random() < DAMAGED else "pair") if rng.random() < REFERENCES else ""
+        second = kind == "pair" and rng.random() < SECOND
+        if kind == "pair" and size in ("classic", "large"):
+            size = "square"  # there are no pairs of these
+        group = ("square" if size == "small" else size) + ("-pairs" if kind == "pair" else "")
         first = {"small": 64, "square": 256, "wide": 220, "tall": 220, "classic": 252, "large": 1024}[size]
-        count = max(
-            round(TOKENS * self.room.batch / (first * (2 if kind else 1) + 24)), 1 if self.room.batch <= 1 else 2
-        )
-        x, specs, references = self.pictures.take(group, count, rng, self.room.device)
+        tokens = first * (1 + bool(kind) + second) + TEXT_LENGTH
+        count = max(round(TOKENS * self.room.batch / tokens), 1 if self.room.batch <= 1 else 2)
+        pictures, specs, reference = self.pictures.take(group, count, rng, self.room.device)
         if size == "small":
-            x, references = F.avg_pool2d(x, 2), None if references is None else F.avg_pool2d(references, 2)
+            pictures, reference = F.avg_pool2d(pictures, 2), None if reference is None else F.avg_pool2d(reference, 2)
         if kind == "damaged":
-            references = self.damaged(x, rng)
+            reference = self.damaged(pictures, rng)
+        shown = [] if reference is None else [self.latents(reference)]
+        if second and reference is not None:
+            shown.insert(int(rng.integers(2)), self.latents(self.damaged(reference, rng)))
         words = ["" if rng.random() < dropped else caption(rng, spec) for spec in specs]
-        shown = () if references is None else (self.latents(references),)
-        return f"{size}{' ' + kind if kind else ''}", self.latents(x), words, shown
+        x = self.latents(pictures)
+        start = shown[0] if kind == "damaged" and rng.random() < 0.5 else x
+        kind = kind if start is x else "loop"
+        return Example(f"{size}{' ' + kind if kind else ''}", x, words, tuple(shown), start)
 
     def damaged(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         """What a feedback loop makes of pictures: rounds of the autoencoder, or gains, blur, blocks and noise."""
@@ -155,11 +172,14 @@ def train_transformer(room: Room) -> None:
     )  # fmt: skip
     for step, part in stage:
         rng = stage.rng()
-        name, x, words, references = examples.draw(rng, part < SMALL, DROPPED)
+        name, x, words, references, start = examples.draw(rng, part < SMALL, DROPPED)
         t, noise = flow_times(len(x), rng).to(room.device), torch.randn_like(x)
+        if start is not x:
+            t = t.clamp_min(LEAST)
         at = t.view(-1, 1, 1, 1)
-        v = net(at * noise + (1 - at) * x, t, net.embed(words), references)
-        loss = (v - (noise - x)).square().mean()
+        mixed = at * noise + (1 - at) * start
+        v = net(mixed, t, net.embed(words), references)
+        loss = (v - (mixed - x) / at).square().mean() if start is not x else (v - (noise - x)).square().mean()
         loss.backward()
         masters.pull()
         optimiser.step(warm_up(step, part, 100, 0.45))
