@@ -32,6 +32,7 @@ from .world import render
 LOOP_FROM, LOOP_STEPS = 0.3, 600  # part of the time, and steps, after which the feedback loop joins
 CYCLE, DETAIL = 0.10, 0.25  # weights beside the pixels' loss
 LOOPED, LIFE, WARPED = 24, 50, 0.15  # pictures in the loop, their mean rounds, how often they are warped
+LOST = 0.012  # squared error of pictures of -1..1: 25 dB
 RATE = 3e-3
 
 
@@ -142,6 +143,7 @@ def train_autoencoder(room: Room, examined: int = 40) -> None:
         optimiser.step(warm_up(step, part, 60, 0.5))
         masters.push(keep=min(0.99, (step + 1) / (step + 20)))
         stage.note(**{"loop" if loop else "pixels": error.square().mean(), "cycle": cycle, "detail": detail})
+        stage.note(age=float(rounds.age.clamp_min(0).float().mean()))
     masters.push(average=True)
     if examined:
         stage.result(**measure(linear, decode, held_out(examined).to(room.device)))
@@ -181,8 +183,10 @@ class Rounds:
         return x, y
 
     def put_back(self, y: Tensor, rng: np.random.Generator) -> None:
-        """After a round. Some begin anew, and all that are lost (under 16 dB)."""
-        lost = (y - self.kept[0, self.chosen].to(y)).square().mean((1, 2, 3)).cpu() > 0.1
+        """After a round. Some begin anew, and all that are lost: nobody could bring them back, and trying to would
+        spoil the first round (by 3 dB with a limit of 16 dB). So the rounds grow longer by themselves as they get better.
+        """
+        lost = (y - self.kept[0, self.chosen].to(y)).square().mean((1, 2, 3)).cpu() > LOST
         ended = torch.from_numpy(rng.random(len(y)) < 1 / LIFE) | lost
         self.kept[1, self.chosen] = y.cpu().half()
         self.age[self.chosen] = torch.where(ended, -1, self.age[self.chosen] + 1)
