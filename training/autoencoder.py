@@ -184,7 +184,7 @@ class Rounds:
 
     def put_back(self, y: Tensor, rng: np.random.Generator) -> None:
         """After a round. Some begin anew, and all that are lost: nobody could bring them back, and trying to would
-        spoil the first round (by 3 dB with a limit of 16 dB). So the rounds grow longer by themselves as they get better.
+        spoil the first round (by 3 dB with a limit of 16 dB). So rounds grow longer by themselves as they get better.
         """
         lost = (y - self.kept[0, self.chosen].to(y)).square().mean((1, 2, 3)).cpu() > LOST
         ended = torch.from_numpy(rng.random(len(y)) < 1 / LIFE) | lost
