@@ -27,6 +27,7 @@ from training.__main__ import main
 from training.autoencoder import built, random_warp, train_autoencoder
 from training.budget import share_out
 from training.captions import SCENES, STYLES, TIMES, Spec, caption, draw_spec, from_numbers, held_out
+from training.correction import CorrectedEncoder
 from training.distill import train_distilled
 from training.encoder import LinearEncoder, fit
 from training.export import export
@@ -140,6 +141,13 @@ def test_the_convolutional_encoder_is_the_matrix() -> None:
         ours, exact = built(pca | statistics).encoder(x).chunk(2, 1)[0], LinearEncoder(pca)(x)
     assert float((ours - exact).square().mean().sqrt() / exact.std()) < 0.01  # observed: 0.002
     assert float((LinearEncoder(pca).decode(exact) - x).square().mean()) < 0.05
+    whole = built(pca | statistics)
+    for block in (whole.encoder.down[-1].block[0], whole.encoder.mid.block_2):
+        torch.nn.init.normal_(block.conv2.weight, std=0.02)  # a correction that does something
+    with torch.no_grad():
+        ours, short = whole.encoder(x).chunk(2, 1)[0], CorrectedEncoder(whole, pca)(x)
+    assert float((ours - exact).square().mean().sqrt() / exact.std()) > 0.05
+    assert float((ours - short).square().mean().sqrt() / exact.std()) < 0.01  # observed: 0.002
 
 
 def test_orthogonalise_brings_singular_values_near_one() -> None:
@@ -232,8 +240,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(room: Room, tmp_path: P
     again, whole = (torch.load(folder / "autoencoder.pt", weights_only=True) for folder in (room.folder, tmp_path))
     assert again["step"] == whole["step"] == steps
     for kind in ("master", "average"):
-        for name, tensor in whole["state"]["decoder"][kind].items():
-            assert torch.equal(tensor, again["state"]["decoder"][kind][name]), name
+        for name, tensor in whole["state"]["net"][kind].items():
+            assert torch.equal(tensor, again["state"]["net"][kind][name]), name
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     assert lines[0]["commit"]

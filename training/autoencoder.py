@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Step 2, the autoencoder: fits the analytic encoder, then trains the decoder against it.
+"""Step 2, the autoencoder: fits the analytic encoder, then trains the decoder against it, then both together.
 
-Losses: pixels, the energy of fine detail, and the cycle E(D(z)) = z. From a third of the time on, every other batch
-comes from a feedback loop: pictures of 256 x 256 that went through the autoencoder, and now and then a small warp, up
-to hundreds of times, and must come back to the (equally warped) original in one more round.
+Losses: pixels, the energy of fine detail, and the cycle E(D(z)) = z. In the last part the encoder's correction learns
+too, and every other batch comes from a feedback loop: pictures of 256 x 256 that went through the autoencoder, and now
+and then a small warp, up to hundreds of times, and must come back to the (equally warped) original in one more round.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from koshi_backend.models.autoencoder import Autoencoder
 
 from .captions import ADJECTIVES, SCENES, STYLES, TIMES, Spec
+from .correction import LEARNED, CorrectedEncoder, open_correction
 from .encoder import LinearEncoder, fit, new_autoencoder, write_encoder
 from .measures import psnr, top_octave
 from .optim import Masters, Muon
@@ -29,8 +30,8 @@ from .pictures import Pictures
 from .stage import Room, Stage, warm_up, write_atomically
 from .world import render
 
-LOOP_FROM, LOOP_STEPS = 0.3, 600  # part of the time, and steps, after which the feedback loop joins
-CYCLE, DETAIL = 0.10, 0.25  # weights beside the pixels' loss
+LOOP_FROM = 0.55  # part of the time after which the encoder's correction and the feedback loop join
+CYCLE, DETAIL = 0.15, 0.25  # weights beside the pixels' loss
 LOOPED, LIFE, WARPED = 24, 50, 0.15  # pictures in the loop, their mean rounds, how often they are warped
 LOST = 0.012  # squared error of pictures of -1..1: 25 dB
 RATE = 3e-3
@@ -55,17 +56,35 @@ def encoder_parts(room: Room, pictures: Pictures) -> dict[str, Tensor]:
 def built(parts: dict[str, Tensor]) -> Autoencoder:
     """The autoencoder with its encoder and statistics; the decoder is still random."""
     net = write_encoder(new_autoencoder(), parts)
+    open_correction(net, seed=1)
     net.bn.running_mean.copy_(parts["bn.mean"])
     net.bn.running_var.copy_(parts["bn.var"])
     net.bn.num_batches_tracked.fill_(1)
     return net.eval()
 
 
+class Learned(nn.Module):
+    """The two parts that are trained."""
+
+    def __init__(self, net: Autoencoder, parts: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.decoder, self.encoder = net.decoder, CorrectedEncoder(net, parts)
+
+
+def trainable(name: str) -> bool:
+    """Whether a parameter of Learned is trained at all."""
+    return name.startswith(("decoder.", *(f"encoder.{part}" for part in LEARNED)))
+
+
 def trained(folder: Path) -> Autoencoder:
     """The autoencoder of a run with its averaged decoder, float32, on the CPU."""
-    net = built(load_file(folder / "encoder.safetensors"))
+    parts = load_file(folder / "encoder.safetensors")
+    net = built(parts)
     saved = torch.load(folder / "autoencoder.pt", map_location="cpu", weights_only=True)
-    net.decoder.load_state_dict(saved["state"]["decoder"]["average"])
+    learned = Learned(net, parts)
+    missing = learned.load_state_dict(saved["state"]["net"]["average"], strict=False).missing_keys
+    if unknown := [name for name in missing if trainable(name)]:
+        raise RuntimeError(f"the autoencoder's checkpoint lacks {unknown[0]}")
     return net.requires_grad_(False)
 
 
@@ -105,35 +124,37 @@ def train_autoencoder(room: Room, examined: int = 40) -> None:
     torch.manual_seed(room.seed)
     parts = encoder_parts(room, pictures)
     linear = LinearEncoder(parts).to(room.device)
-    decoder = built(parts).decoder.to(room.device, memory_format=torch.channels_last)
-    masters = Masters(decoder, room.dtype)
+    learned = Learned(built(parts), parts).to(room.device)
+    learned.decoder.to(memory_format=torch.channels_last)
+    masters = Masters(learned, room.dtype, trainable)
     optimiser = Muon(masters.master.items(), RATE, adam=("conv_out",), dtype=room.dtype)
-
     rounds = Rounds(room, pictures)
 
     def state() -> dict:
-        return {"decoder": masters.state(), "optimiser": optimiser.state_dict(), "rounds": rounds.state()}
+        return {"net": masters.state(), "optimiser": optimiser.state_dict(), "rounds": rounds.state()}
 
     def load(state: dict) -> None:
-        masters.load(state["decoder"])
+        masters.load(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         rounds.load(state["rounds"])
 
-    run = torch.compile(decoder) if room.compile else decoder
+    run = torch.compile(learned.decoder) if room.compile else learned.decoder
 
     def decode(z: Tensor) -> Tensor:
         return run(z.to(room.dtype, memory_format=torch.channels_last)).float()
 
     stage = Stage(room, "autoencoder", state, load, rate=RATE)
     for step, part in stage:
-        loop = part > LOOP_FROM and step > LOOP_STEPS and step % 2
+        both = part > LOOP_FROM
+        loop, encode = both and step % 2, learned.encoder if both else linear
         if loop:
             x, y = rounds.take(stage.rng())
         else:
             x = y = crops(room, pictures, stage.rng(), part, step)
-        y = decode(linear(y))
+        z = encode(y)
+        y = decode(z)
         error = y - x
-        cycle = (linear(y) - linear(x)).abs().mean()
+        cycle = (encode(y) - z).abs().mean()
         detail = (fine_energy(y) - fine_energy(x)).abs().mean()
         loss = error.abs().mean() + 3 * error.square().mean() + CYCLE * cycle + DETAIL * detail
         loss.backward()
@@ -146,7 +167,7 @@ def train_autoencoder(room: Room, examined: int = 40) -> None:
         stage.note(age=float(rounds.age.clamp_min(0).float().mean()))
     masters.push(average=True)
     if examined:
-        stage.result(**measure(linear, decode, held_out(examined).to(room.device)))
+        stage.result(**measure(learned.encoder, linear, decode, held_out(examined).to(room.device)))
 
 
 def fine_energy(x: Tensor) -> Tensor:
@@ -212,9 +233,11 @@ def crops(room: Room, pictures: Pictures, rng: np.random.Generator, part: float,
 
 
 @torch.no_grad()
-def measure(linear: LinearEncoder, decode: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, float]:
+def measure(
+    encode: Callable[[Tensor], Tensor], linear: LinearEncoder, decode: Callable[[Tensor], Tensor], x: Tensor
+) -> dict[str, float]:
     """PSNR of one round by style, of the linear inverse, and after 24 and 240 rounds, in dB; energy of detail kept."""
-    once = torch.cat([decode(linear(v)) for v in x.split(8)])
+    once = torch.cat([decode(encode(v)) for v in x.split(8)])
     found = {"psnr": psnr(once, x), "linear": psnr(torch.cat([linear.decode(linear(v)) for v in x.split(8)]), x)}
     for k, style in enumerate(STYLES):
         if len(x[k::5]):
@@ -222,7 +245,7 @@ def measure(linear: LinearEncoder, decode: Callable[[Tensor], Tensor], x: Tensor
             found[f"{style} sharpness"] = top_octave(once[k::5]) / top_octave(x[k::5])
     y = x[:20]
     for k in range(240):
-        y = decode(linear(y)).clamp(-1, 1)
+        y = decode(encode(y)).clamp(-1, 1)
         if k in (23, 239):
             found[f"after {k + 1} rounds"] = psnr(y, x[: len(y)])
     return {name: round(value, 3) if math.isfinite(value) else value for name, value in found.items()}

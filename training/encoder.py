@@ -88,7 +88,7 @@ class LinearEncoder(nn.Module):
         return p.reshape(b, h, w, 8, 8, 3).permute(0, 5, 1, 3, 2, 4).reshape(b, 3, h * 8, w * 8)
 
 
-def _place(k: int, sign: int) -> int:
+def place(k: int, sign: int) -> int:
     """The channel that carries +coefficient k or -coefficient k; four of each per group of 12."""
     return k // 4 * 12 + k % 4 + (0 if sign > 0 else 4)
 
@@ -123,11 +123,11 @@ def write_encoder(net: Autoencoder, pca: dict[str, Tensor]) -> Autoencoder:
             column = w[:, (py * 8 + px) * 3 : (py * 8 + px) * 3 + 3]
             for k in range(CHANNELS):
                 for sign in (1, -1):
-                    steps[2].weight[_place(k, sign), channel : channel + 3, py // 4, px // 4] = sign * column[k]
+                    steps[2].weight[place(k, sign), channel : channel + 3, py // 4, px // 4] = sign * column[k]
     for k in range(CHANNELS):
         for sign in (1, -1):
-            steps[2].bias[_place(k, sign)] = sign * bias[k]
-            e.conv_out.weight[k, _place(k, sign), 1, 1] = sign
+            steps[2].bias[place(k, sign)] = sign * bias[k]
+            e.conv_out.weight[k, place(k, sign), 1, 1] = sign
     for g in range(GROUPS):
         steps[2].bias[g * 12 + 8 : g * 12 + 10], steps[2].bias[g * 12 + 10 : g * 12 + 12] = CONSTANT, -CONSTANT
     # Four large constants and eight unit coefficients make up a group's variance.
