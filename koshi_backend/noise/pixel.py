@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Noise, all of it drawn on the CPU from (seed, frame): a seed means the same on every device."""
+"""Noise on the picture's pixels: white, or Perlin's clouds."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -11,12 +10,6 @@ from torch import Tensor
 
 # Deforum's Perlin settings: cells over the picture, octaves, and the fall-off from one to the next.
 PERLIN_CELLS, PERLIN_OCTAVES, PERLIN_PERSISTENCE = 8, 4, 0.5
-
-
-def frame_seed(seed: int, frame: int, purpose: str) -> int:
-    """A seed of its own for each frame and purpose, so that streams never meet."""
-    digest = hashlib.sha256(f"{seed}:{frame}:{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def pixel_noise(kind: str, width: int, height: int, seed: int) -> Tensor:
@@ -49,12 +42,3 @@ def _perlin(width: int, height: int, cells: int, generator: torch.Generator) -> 
     upper = torch.lerp(corner(0, 0), corner(0, 1), fade(fx).expand(height, -1))
     lower = torch.lerp(corner(1, 0), corner(1, 1), fade(fx).expand(height, -1))
     return torch.lerp(upper, lower, fade(fy).expand(-1, width))
-
-
-def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """On the great circle from `first` to `second`: a mixture of Gaussian noises keeps its variance."""
-    cosine = torch.dot(first.flatten(), second.flatten()) / (first.norm() * second.norm())
-    angle = torch.arccos(cosine.clamp(-1.0, 1.0))
-    if float(angle) < 1e-4:
-        return torch.lerp(first, second, share)
-    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
