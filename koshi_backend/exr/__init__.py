@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""OpenEXR files, as Blender writes them: depth, motion vectors and colours, in full precision."""
+
+from .passes import exr_pass
+from .reader import read_exr
+
+__all__ = ["exr_pass", "read_exr"]
