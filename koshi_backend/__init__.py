@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .errors import KoshiError as KoshiError
     from .feedback import FeedbackConfig as FeedbackConfig
     from .models.registry import FluxVersion as FluxVersion
+    from .motion.engines import Flux1MotionEngine as Flux1MotionEngine
+    from .motion.engines import Flux2MotionEngine as Flux2MotionEngine
     from .shot import Shot as Shot
     from .shot import load_shot as load_shot
 
@@ -26,6 +28,8 @@ _HOME = {
     "generate_animation": ".api",
     "generate_image": ".api",
     "FeedbackConfig": ".feedback",
+    "Flux1MotionEngine": ".motion.engines",
+    "Flux2MotionEngine": ".motion.engines",
     "FluxVersion": ".models.registry",
     "KoshiError": ".errors",
     "Shot": ".shot",
