@@ -31,8 +31,6 @@ from training.correction import CorrectedEncoder
 from training.distill import train_distilled
 from training.encoder import LinearEncoder, fit
 from training.export import export
-from training.judge import Judge, agreement
-from training.measures import comb, frechet, top_octave
 from training.net import TEXT_LENGTH, Net, load_net, make_tokenizer
 from training.optim import orthogonalise
 from training.pictures import SETS, Pictures, draw_pictures, plan, shard_file, work
@@ -178,19 +176,6 @@ def test_the_budget_grows_with_the_minutes() -> None:
     assert [s.pictures for s in shares] == sorted(s.pictures for s in shares)
     for minutes, s in zip((5, 20, 360), shares, strict=True):
         assert s.autoencoder + s.transformer + s.distill + s.judge < 0.95 * minutes
-
-
-def test_the_judge_s_measures() -> None:
-    x = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    soft = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
-    assert top_octave(soft) < 0.3 * top_octave(x)
-    lines = x.clone()
-    lines[..., ::8] += 0.2
-    assert comb(lines, 8) > 3 * comb(x, 8)
-    v = torch.randn(400, 8, generator=torch.Generator().manual_seed(1))
-    assert frechet(v, v) == pytest.approx(0, abs=1e-6)
-    assert frechet(v, v + 1) == pytest.approx(8, abs=1e-3)
-    assert set(agreement(Judge(), torch.rand(3, 3, 128, 128), torch.zeros(3, 3))) == {"scene", "time", "style"}
 
 
 # ---- the steps

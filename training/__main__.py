@@ -2,7 +2,10 @@
 """The command line of the training room.
 
     python -m training all --minutes 20          every step, sharing the time out
-    python -m training world | autoencoder | transformer | distill | export | judge
+    python -m training world | autoencoder | transformer | distill | export
+    python -m training judge --folder FOLDER     measures an exported model (default: the run's own)
+    python -m training card --folder FOLDER      writes the model card from what the judge found
+    python -m training picture --out FILE        every scene, time and style, drawn by the model
     python -m training sheets                    pictures of the world to look at
     python -m training plot LOG.jsonl            a log as a picture (made by every step anyway)
 
@@ -18,17 +21,22 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from koshi_backend.environment import prepare
+from koshi_backend.errors import KoshiError
 
-STEPS = ("world", "autoencoder", "transformer", "distill", "export", "judge")
+if TYPE_CHECKING:
+    from .stage import Room
+
+STEPS = ("world", "autoencoder", "transformer", "distill", "export", "judge", "card")
 
 
 def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=[*STEPS, "all", "sheets", "plot"])
+    parser.add_argument("what", choices=[*STEPS, "all", "picture", "sheets", "plot"])
     parser.add_argument("file", nargs="?", type=Path, help="the log to plot")
     parser.add_argument(
         "--run", type=Path, default=Path("training/run"), help="the run's folder (default: training/run)"
@@ -36,7 +44,14 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="of all steps together; each step takes its share")
     parser.add_argument("--steps", type=int, default=0, help="training steps instead of minutes: repeats exactly")
     parser.add_argument("--pictures", type=int, help="how many to draw (default: what fits the minutes)")
-    parser.add_argument("--judged", type=int, default=500, help="pictures the judge looks at")
+    parser.add_argument("--folder", type=Path, help="the model to judge, to describe or to draw with: the run's own")
+    parser.add_argument(
+        "--judged", type=int, help="pictures the judge asks for; all his other numbers go with it (default: 500)"
+    )
+    parser.add_argument("--frames", type=int, help="that a picture is fed back for (default: 240)")
+    parser.add_argument("--only", default="", metavar="A,B", help="the judge's sections to measure (default: all)")
+    parser.add_argument("--again", action="store_true", help="measure what is known already, too")
+    parser.add_argument("--out", type=Path, default=Path("docs/koshi-tiny.png"), help="where `picture` goes")
     parser.add_argument("--save-seconds", type=float, default=90.0, help="between checkpoints (default: 90)")
     parser.add_argument("--no-measure", action="store_true", help="leave out the figures at the autoencoder's end")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -68,6 +83,9 @@ def main(arguments: list[str]) -> int:
     except FileNotFoundError as error:
         print(f"An earlier step has not been made yet: {error}")
         return 1
+    except (KoshiError, ValueError) as error:
+        print(error)
+        return 2
     except KeyboardInterrupt:
         print("stopped. The same command goes on from the last checkpoint.")
         return 130
@@ -136,10 +154,30 @@ def run(given: argparse.Namespace) -> int:
 
             export(room)
         else:
-            from .judge import judge_folder
-
-            judge_folder(dataclasses.replace(room, minutes=budget.judge, dtype=torch.float32), given.judged)
+            after(name, given, dataclasses.replace(room, dtype=torch.float32, steps=0), minutes)
     return 0
+
+
+def after(name: str, given: argparse.Namespace, room: Room, minutes: float) -> None:
+    """What comes after the export: judging, the card, the picture. minutes: that the training had."""
+    folder = given.folder or room.folder / "model"
+    if name == "judge":
+        from .examine import FULL, Numbers, judge_folder
+
+        if given.what == "all" and not given.judged:
+            numbers = Numbers.after(minutes, room.device)
+        else:
+            numbers = Numbers.scaled(given.judged or FULL, given.frames)
+        judge_folder(room, folder, numbers, tuple(part for part in given.only.split(",") if part), given.again)
+    elif name == "card":
+        from .card import write_card
+
+        write_card(folder, room.folder)
+    else:
+        from .painter import Painter
+        from .sheet import draw_sheet
+
+        draw_sheet(Painter.load(folder, room.device), given.out, given.seed)
 
 
 if __name__ == "__main__":
