@@ -16,11 +16,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from .checks import explain
 from .errors import KoshiError, raise_problems
 from .models.klein import CELL, PACKED_CHANNELS
 from .outputs import write_whole
 from .paths import cache_folder
-from .shot import Side, explain
+from .settings import Side
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def check_picture(**given: Any) -> PictureCall:
     try:
         return PictureCall.model_validate({name: plain(value) for name, value in given.items()})
     except ValidationError as error:
-        raise_problems("bad_value", "This call", [explain(fault) for fault in error.errors()])
+        raise_problems("bad_value", "This call", [explain(fault, ()) for fault in error.errors()])
         raise  # not reached: there is at least one fault
 
 

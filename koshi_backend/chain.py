@@ -19,17 +19,21 @@ from typing import Any
 import torch
 
 from .errors import Cancelled, KoshiError
-from .feedback import MOTION
-from .frame import Maker
+from .frame import Maker, noise_recipe
+from .guides import frame_file
 from .models.identity import embeds_guidance, model_identity
 from .models.pool import load_model, model_folder, pick_device, pick_dtype
+from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
+from .noise import noise_facts
 from .shot import Shot
 from .store import Entry, FrameStore
+from .video import READABLE
 
 log = logging.getLogger(__name__)
 
 # Raise this whenever the same shot would come out differently: stored frames of older code are then made again.
-ALGORITHM = 3
+ALGORITHM = 4
+_FILE_DEPTH = ("near", "spacing", "nearest", "farthest")
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,8 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
     }
     if painter.guided:
         facts["guidance"] = row["guidance"]
-    if index > 0 and settings.noise_mode != "fixed":
-        # The noise of such a frame depends on its place.
-        facts["noise"] = [settings.noise_mode, index]
-        if settings.noise_mode == "slerp":
-            facts["noise"].append(settings.noise_delta)
+    if noise := noise_facts(noise_recipe(shot, index, row), index > 0 and settings.carry != "none"):
+        facts["noise"] = noise
     if index > 0 and settings.carry != "none":
         facts["previous"] = previous
         facts["carried"] = _carried_facts(shot, index, row)
@@ -111,9 +112,14 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
 def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, Any]:
     """What the way from the previous picture to this frame depends on."""
     settings = shot.feedback
-    facts: dict[str, Any] = {name: row[name] for name in MOTION}
+    facts: dict[str, Any] = {name: row[name] for name in CURVES}
     if row["zoom"] == 1.0 and row["angle"] == 0.0:
-        del facts["transform_center_x"], facts["transform_center_y"]
+        for name in CENTRE:
+            del facts[name]
+    if not any(row[name] for name in FLIPS[:3]):
+        for name in FLIPS:
+            del facts[name]
+    facts |= _source_facts(shot, index, row)
     facts |= {name: row[name] for name in ("contrast", "sharpen", "noise")}
     if row["noise"] > 0.0:
         facts["noise_type"] = settings.noise_type
@@ -127,6 +133,51 @@ def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, A
     # A frame that starts from pure noise with the picture as reference knows only strength 0 and not 0.
     facts["strength"] = row["strength"] if settings.condition != "reference" else float(row["strength"] > 0.0)
     return facts
+
+
+def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, Any]:
+    """What moves the picture besides the curves. Guides count by what is in them, not by their names."""
+    motion, both = shot.motion, (index - 1, index)
+
+    def guides(name: str, frames: tuple[int, ...] = both) -> list[Any] | None:
+        pattern = getattr(shot.guides, name)
+        if pattern is None:
+            return None
+        files = [frame_file(pattern, shot.number(k)) for k in frames]
+        one_for_all = files[0].suffix.lower() in READABLE
+        return [_file_hash(str(file)) for file in files] + ([index] if one_for_all else [])
+
+    facts: dict[str, Any] = {}
+    if motion.source == "2d":
+        return facts
+    if motion.source == "3d":
+        depth = shot.depth.model_dump(include={"source", *(_FILE_DEPTH if shot.depth.source == "files" else ())})
+        if shot.depth.source == "files":
+            depth["file"] = guides("depth", (index - 1,))
+        elif shot.depth.source == "model":
+            depth["model"] = depth_model_identity(shot.depth.model)
+        return {"3d": {name: row[name] for name in (*CURVES_3D, "aspect_ratio")}, "depth": depth}
+    if motion.source == "camera":
+        cameras = [(motion.cameras or [])[k].model_dump() for k in both]
+        facts = {"cameras": cameras, "depth": guides("depth"), "vector": guides("vector")}
+        if shot.guides.depth is None and motion.plane is not None:
+            facts["plane"] = motion.plane.model_dump()
+        elif frame_file(shot.guides.depth or "", 0).suffix.lower() != ".exr":
+            facts["grey"] = shot.depth.model_dump(include=set(_FILE_DEPTH))
+        return facts
+    facts = {"source": motion.source, "video": guides("video")}
+    if motion.source == "flow":
+        facts["flow"] = [motion.flow_method, motion.flow_factor]
+    return facts
+
+
+def depth_model_identity(name: str) -> str:
+    """What a depth model's answers depend on: its files."""
+    from .depth.estimate import depth_model_folder
+
+    folder = depth_model_folder(name)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
+    return hashlib.sha256("".join(_file_hash(str(file)) for file in files).encode()).hexdigest()
 
 
 def render_shot(

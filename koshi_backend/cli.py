@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     animate = add("animate", "Render a shot to numbered PNG files or to a video.")
     animate.add_argument("shot", type=Path, help="a .koshi.json file")
     animate.add_argument("--out", type=Path, required=True, help="a folder, or a .mp4, .mov or .mkv file")
+    animate.add_argument("--motion-only", action="store_true", help="no model: the first picture or a checker, moved")
     animate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
     generate = add("generate", "Draw one picture.")
@@ -93,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, help="default: a random one")
     generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
+    groups = add("groups", "Measure what the channel groups of a model's latents carry.")
+    groups.add_argument("--model", default="koshi-tiny", help="a model's name or folder; default koshi-tiny")
+    groups.add_argument("--out", type=Path, help="a picture of it, such as groups.png")
+    groups.add_argument("--pictures", type=int, default=16, help="how many to measure on, default 16")
+    groups.add_argument("--size", type=int, help="their side in pixels; default: half the model's best")
+    groups.add_argument("--seed", type=int, default=0)
+    groups.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
+    add("models", "List the models that Koshi knows, and which are installed.")
     commands.add_parser("serve", help="Run the render server that Blender talks to.", add_help=False)
     add("doctor", "Check this installation.")
     return parser
@@ -102,11 +112,22 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "animate":
         from .commands import animate
 
-        return animate(options.shot, options.out, options.device)
+        return animate(options.shot, options.out, options.device, motion_only=options.motion_only)
     if options.command == "generate":
         from .commands import generate
 
         return generate(options)
+    if options.command == "groups":
+        from .commands import groups
+
+        return groups(options)
+    if options.command == "models":
+        from .models.catalogue import as_text, list_models
+
+        listed = list_models()
+        if not options.json:
+            print(as_text(listed))
+        return listed
     from .doctor import examine, print_report
 
     report = examine()

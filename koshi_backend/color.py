@@ -11,16 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .lab import EDGE, PIXELS, TO_XYZ, WHITE, LabPicture, Moments
+
 # How far one match may stretch or squeeze a channel. A nearly flat channel would otherwise be blown up to noise.
 MAX_GAIN = 2.0
-
-_TO_XYZ = (
-    (0.4124564, 0.3575761, 0.1804375),
-    (0.2126729, 0.7151522, 0.0721750),
-    (0.0193339, 0.1191920, 0.9503041),
-)
-_WHITE = (0.95047, 1.0, 1.08883)  # D65, IEC 61966-2-1
-_EDGE = 6.0 / 29.0
 
 
 def statistics(picture: Tensor, mode: str, valid: Tensor | None = None) -> np.ndarray:
@@ -28,27 +22,50 @@ def statistics(picture: Tensor, mode: str, valid: Tensor | None = None) -> np.nd
 
     picture: [1, 3, H, W], sRGB in 0..1. mode: LAB, RGB or HSV. valid: bool [H, W].
     """
-    values = _to(picture, mode)[0].double().flatten(1)
-    if valid is not None and bool(valid.any()):
-        values = values[:, valid.flatten()]
-    both = torch.cat([values.mean(dim=1), values.std(dim=1, unbiased=False)])
-    return both.cpu().numpy()
+    if _is_quick(picture, mode):
+        return LabPicture(picture, valid).statistics
+    return _moments(_to(picture, mode), valid)
 
 
 def match(picture: Tensor, anchor: np.ndarray, mode: str, amount: float, valid: Tensor | None = None) -> Tensor:
     """Match `picture` to the statistics `anchor`, by `amount` in 0..1. Hue is left alone in HSV: it wraps."""
     if amount <= 0.0:
         return picture
-    own = statistics(picture, mode, valid)
-    gain = np.clip(anchor[3:] / np.maximum(own[3:], 1e-6), 1.0 / MAX_GAIN, MAX_GAIN)
-    offset = anchor[:3] - own[:3] * gain
+    if _is_quick(picture, mode):
+        lab = LabPicture(picture, valid)
+        return lab.changed(*_line(lab.statistics, anchor), amount)
+    values = _to(picture, mode)
+    gain, offset = _line(_moments(values, valid), anchor)
     if mode == "HSV":
         gain[0], offset[0] = 1.0, 0.0
-    values = _to(picture, mode)
     scale = torch.tensor(gain, dtype=values.dtype, device=values.device).view(1, 3, 1, 1)
     shift = torch.tensor(offset, dtype=values.dtype, device=values.device).view(1, 3, 1, 1)
-    matched = _from(values * scale + shift, mode)
-    return torch.lerp(picture, matched, amount).clamp(0.0, 1.0)
+    matched = _from(torch.addcmul(shift, values, scale), mode)
+    return torch.lerp(picture, matched, amount).clamp_(0.0, 1.0)
+
+
+def _is_quick(picture: Tensor, mode: str) -> bool:
+    return mode == "LAB" and picture.device.type == "cpu" and picture.dtype == torch.float32
+
+
+def _line(own: np.ndarray, anchor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, per channel, that bring the statistics `own` to `anchor`."""
+    gain = np.clip(anchor[3:] / np.maximum(own[3:], 1e-6), 1.0 / MAX_GAIN, MAX_GAIN)
+    return gain, anchor[:3] - own[:3] * gain
+
+
+def _moments(values: Tensor, valid: Tensor | None) -> np.ndarray:
+    """Mean and deviation of the three channels [1, 3, H, W] over the valid pixels, or over all if none is."""
+    values = values[0].flatten(1)
+    mask = None if valid is None or not bool(valid.any()) else valid.flatten()
+    if values.device.type == "cpu":
+        moments = Moments()
+        for start in range(0, values.shape[1], PIXELS):
+            some = slice(start, start + PIXELS)
+            moments.add(values[:, some].float().numpy().copy(), None if mask is None else mask[some].numpy())
+        return moments.result()
+    values = values.double() if mask is None else values[:, mask].double()
+    return torch.cat([values.mean(dim=1), values.std(dim=1, unbiased=False)]).cpu().numpy()
 
 
 def _to(picture: Tensor, mode: str) -> Tensor:
@@ -62,8 +79,8 @@ def _from(values: Tensor, mode: str) -> Tensor:
 def rgb_to_lab(picture: Tensor) -> Tensor:
     """sRGB [1, 3, H, W] in 0..1 -> CIE L*a*b* under D65, L in 0..100."""
     linear = torch.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4)
-    xyz = _mix(linear, _TO_XYZ) / linear.new_tensor(_WHITE).view(1, 3, 1, 1)
-    f = torch.where(xyz > _EDGE**3, xyz.clamp_min(1e-12) ** (1 / 3), xyz / (3 * _EDGE**2) + 4 / 29)
+    xyz = _mix(linear, TO_XYZ) / linear.new_tensor(WHITE).view(1, 3, 1, 1)
+    f = torch.where(xyz > EDGE**3, xyz.clamp_min(1e-12) ** (1 / 3), xyz / (3 * EDGE**2) + 4 / 29)
     x, y, z = f.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
@@ -73,8 +90,8 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     lightness, a, b = lab.unbind(1)
     y = (lightness + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], dim=1)
-    xyz = torch.where(f > _EDGE, f**3, 3 * _EDGE**2 * (f - 4 / 29)) * lab.new_tensor(_WHITE).view(1, 3, 1, 1)
-    inverse = tuple(map(tuple, np.linalg.inv(np.array(_TO_XYZ)).tolist()))
+    xyz = torch.where(f > EDGE, f**3, 3 * EDGE**2 * (f - 4 / 29)) * lab.new_tensor(WHITE).view(1, 3, 1, 1)
+    inverse = tuple(map(tuple, np.linalg.inv(np.array(TO_XYZ)).tolist()))
     linear = _mix(xyz, inverse).clamp(0.0, 1.0)
     return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp_min(1e-12) ** (1 / 2.4) - 0.055)
 

@@ -11,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from .api import create_pipeline
+from .arguments import check_picture
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .models.registry import default_side, default_steps
-from .outputs import check_file, check_folder, write_whole
+from .outputs import PICTURES, check_file, check_folder, write_whole
+from .preview import motion_frames
 from .shot import Shot, read_shot
 from .video import SUFFIXES, is_video, write_video
 
 _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png", ".jpg", ".jpeg", ".webp", ".exr")
 
 
-def animate(shot_file: Path, out: Path, device: str | None) -> dict[str, Any]:
-    """Render a shot file to `out`: a folder of %04d.png by frame number, or a video.
+def animate(shot_file: Path, out: Path, device: str | None, *, motion_only: bool = False) -> dict[str, Any]:
+    """Render a shot file to `out`: a folder of %04d.png by frame number, or a video. motion_only: without a model.
 
     Frames are written as they come; files of other names in the folder are left alone.
     """
     shot = read_shot(shot_file)
     _check_out(out)
     begin, counts = time.monotonic(), {"made": 0, "stored": 0}
-    frames = _counted(shot, device, counts)
+    frames = _counted(shot, device, counts, motion_only)
     if is_video(out):
         write_video(out, (frame.png for frame in frames), shot.fps)
     else:
@@ -61,7 +63,36 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     return {"ok": True, "out": str(options.out), "model": pipeline.model, "seconds": seconds}
 
 
-def _counted(shot: Shot, device: str | None, counts: dict[str, int]) -> Iterator[Frame]:
+def groups(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what channel groups carry: a table on stdout, or JSON, and a picture to options.out."""
+    from .groups import as_json, draw_sample, draw_sheet, judge, measure_groups, measure_moves, table
+
+    begin = time.monotonic()
+    if options.out is not None:
+        check_file(options.out, PICTURES)
+    side = default_side(options.model) // 2 if options.size is None else options.size
+    check_picture(prompt="any", width=side, height=side, num_steps=4, guidance=1.0, seed=options.seed)
+    if not 2 <= options.pictures <= 1000:
+        raise KoshiError("bad_value", f"--pictures is {options.pictures}.", "Measure on 2 to 1000 pictures.")
+    model = create_pipeline(options.model, options.device).load()
+    sample = draw_sample(model, options.pictures, side, options.seed, _said)
+    measured, moves = measure_groups(model, sample, options.seed, _said), measure_moves(model, sample, _said)
+    verdict = judge(measured, moves)
+    if options.out is not None:
+        write_whole(options.out, draw_sheet(model, options.model, sample, measured, moves).save)
+    if not options.json:
+        print(table(measured, moves, verdict))
+    seconds = round(time.monotonic() - begin, 2)
+    out = None if options.out is None else str(options.out)
+    facts = {"ok": True, "model": options.model, "pictures": options.pictures, "side": side, "seconds": seconds}
+    return {**facts, "out": out, **as_json(measured, moves, verdict)}
+
+
+def _said(text: str) -> None:
+    print(f"\r\033[K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+def _counted(shot: Shot, device: str | None, counts: dict[str, int], motion_only: bool) -> Iterator[Frame]:
     """The frames, counting them and telling a person how far it is."""
     live, begin = sys.stderr.isatty(), time.monotonic()
 
@@ -71,7 +102,7 @@ def _counted(shot: Shot, device: str | None, counts: dict[str, int]) -> Iterator
         elif p.message.startswith("loading"):
             print(p.message, file=sys.stderr, flush=True)
 
-    for frame in render_shot(shot, device=device, progress=step):
+    for frame in motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=step):
         counts["stored" if frame.stored else "made"] += 1
         done = frame.index + 1
         if live or done == shot.frames or done % max(shot.frames // 10, 1) == 0:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens to the previous frame's picture before the model sees it, always in this order:
-motion, colour match, contrast, sharpen, pixel noise.
+"""What happens to the previous frame's picture, once it has been moved, before the model sees it, always in this
+order: colour match, contrast, sharpen, pixel noise.
 
 Noise comes after the colour match, which would take it out again.
 """
@@ -15,19 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import color
-from .motion import MotionField, deforum_matrix, resample
 from .noise import frame_seed, pixel_noise
-from .shot import Feedback
+from .settings import Feedback
 
-MOTION = (
-    "zoom",
-    "angle",
-    "translation_x",
-    "translation_y",
-    "translation_z",
-    "transform_center_x",
-    "transform_center_y",
-)
 SHARPEN_SIGMA, SHARPEN_REACH = 1.0, 2  # Deforum's anti-blur defaults: kernel 5, sigma 1
 
 
@@ -55,28 +45,12 @@ class FeedbackConfig:
         }
 
 
-def motion_field(row: dict[str, float], width: int, height: int, device: torch.device) -> MotionField:
-    """The move into a frame, from that frame's row of values."""
-    if all(row[name] == neutral for name, neutral in (("zoom", 1), ("angle", 0))) and not any(
-        row[f"translation_{axis}"] for axis in "xyz"
-    ):
-        return MotionField.identity(width, height, device)
-    matrix = deforum_matrix(width, height, **{name: row[name] for name in MOTION})
-    return MotionField.affine(matrix, width, height, device)
-
-
-def prepare(
-    previous: Tensor,
-    field: MotionField,
-    row: dict[str, float],
-    settings: Feedback,
-    anchor: np.ndarray,
-    frame: int,
+def correct(
+    picture: Tensor, valid: Tensor, row: dict[str, float], settings: Feedback, anchor: np.ndarray, frame: int
 ) -> Tensor:
-    """The previous picture [1, 3, H, W], moved and corrected for frame `frame`."""
-    picture = resample(previous, field)
+    """The moved picture [1, 3, H, W], corrected for frame `frame`. valid: bool [H, W], where it shows something."""
     if settings.color_mode != "none":
-        picture = color.match(picture, anchor, settings.color_mode, row["color_match"], field.valid)
+        picture = color.match(picture, anchor, settings.color_mode, row["color_match"], valid)
     if row["contrast"] != 1.0:
         picture = (picture * row["contrast"]).clamp(0.0, 1.0)  # a gain, as in Deforum, but it does not wrap
     if row["sharpen"] > 0.0:

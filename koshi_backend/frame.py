@@ -11,14 +11,18 @@ import torch
 from torch import Tensor
 
 from . import color
-from .feedback import motion_field, prepare, shown_tokens, strength_map
+from .feedback import correct, shown_tokens, strength_map
 from .models.klein import Klein, Reference
-from .noise import frame_seed, slerp
+from .motion import MotionField, resample
+from .motion.anchor import Anchored
+from .moves import Moves
+from .noise import NoiseRecipe, frame_noise
 from .pictures import read_picture
 from .shot import Shot
 from .store import Entry
 
 FULL = 65535.0
+_ANCHOR = "anchor."
 
 
 class Maker:
@@ -27,6 +31,7 @@ class Maker:
     def __init__(self, shot: Shot, model: Klein) -> None:
         self.shot = shot
         self.model = model
+        self.moves = Moves(shot, model.device, model.encode_picture)
 
     def make(
         self,
@@ -41,11 +46,19 @@ class Maker:
         """
         shot, settings = self.shot, self.shot.feedback
         row = {name: values[index] for name, values in shot.values.items()}
+        carried = previous if settings.carry != "none" else None
+        field: MotionField | None = None
+        state: dict[str, np.ndarray] = {}
+        if carried is not None:
+            before = _to_tensor(carried.picture).to(self.model.device)
+            field, state = self.moves.into(index, before, carried.state)
+        noise, noise_state = self._noise(index, row, field, carried)
+        state |= noise_state
 
         def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Reference]) -> Tensor:
             latent = self.model.denoise(
                 shot.prompt_at(index),
-                settings.noise_scale * self._noise(index, int(row["seed"])),
+                settings.noise_scale * noise,
                 steps=shot.steps,
                 picture=picture,
                 strength=strength,
@@ -56,24 +69,27 @@ class Maker:
             )
             return self.model.decode(latent)
 
-        if previous is None or settings.carry == "none":
+        if carried is None or field is None:
             if shot.init_image and index == 0:
                 start = read_picture(shot.init_image, shot.width, shot.height).to(self.model.device)
                 if row["strength"] > 0.0:
                     start = denoise(self.model.encode_picture(start), row["strength"], [])
-                return self._entry(start, None)
-            return self._entry(denoise(None, 1.0, []), None)
+                return self._entry(start, None, state)
+            return self._entry(denoise(None, 1.0, []), None, state)
 
-        before = _to_tensor(previous.picture).to(self.model.device)
-        field = motion_field(row, shot.width, shot.height, self.model.device)
-        anchor = previous.anchor
+        anchor = carried.anchor
         changed = settings.color_mode != "none" and settings.color_reference == "prompt"
         if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
             anchor = self._palette(index, cancelled)
-        moved = prepare(before, field, row, settings, anchor, index)
         strength = strength_map(row["strength"], field.valid)
         if not isinstance(strength, Tensor) and strength == 0.0:
-            return self._entry(moved, anchor)
+            # Nothing is painted: however long that goes on, the picture is resampled once.
+            kept = self._kept(carried, before, field)
+            moved = correct(kept.shown(), field.valid, row, settings, anchor, index)
+            if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:  # these are meant to add up
+                state |= _to_state(kept)
+            return self._entry(moved, anchor, state)
+        moved = correct(resample(before, field, settings.border), field.valid, row, settings, anchor, index)
         latent = self.model.encode_picture(moved)
         references = []
         if settings.condition != "start":
@@ -81,10 +97,21 @@ class Maker:
         if row["strength"] == 0.0:
             # Nothing is made anew but what the move has uncovered.
             painted = denoise(latent, strength, references)
-            return self._entry(torch.where(field.valid, moved, painted), anchor)
+            return self._entry(torch.where(field.valid, moved, painted), anchor, state)
         if settings.condition == "reference":
-            return self._entry(denoise(None, 1.0, references), anchor)
-        return self._entry(denoise(latent, strength, references), anchor)
+            return self._entry(denoise(None, 1.0, references), anchor, state)
+        return self._entry(denoise(latent, strength, references), anchor, state)
+
+    def _kept(self, carried: Entry, before: Tensor, field: MotionField) -> Anchored:
+        """The picture from which an unpainted frame is made, moved all the way to this frame."""
+        border = self.shot.feedback.border
+        arrays = {name.removeprefix(_ANCHOR): a for name, a in carried.state.items() if name.startswith(_ANCHOR)}
+        if arrays:
+            picture = _to_tensor(arrays["picture"]).to(before)
+            longer = Anchored.from_arrays({**arrays, "border": np.array(border)}, picture, before.device).moved(field)
+            if longer.worn() is None:
+                return longer
+        return Anchored.at(before, border).moved(field)
 
     def _palette(self, index: int, cancelled: Callable[[], bool] | None) -> np.ndarray:
         """The colours of a prompt: those of the picture that the model draws of it from the seed's noise alone."""
@@ -96,17 +123,15 @@ class Maker:
         )
         return color.statistics(self.model.decode(latent), shot.feedback.color_mode)
 
-    def _noise(self, index: int, seed: int) -> Tensor:
-        """Latent noise of a frame. Frame 0 has the same noise in every mode."""
-        shot, mode = self.shot, self.shot.feedback.noise_mode
-        base = self.model.noise(seed, shot.width, shot.height)
-        if mode == "fixed" or index == 0:
-            return base
-        # A stream of its own for each frame: with seed + index a keyed seed, or the next seed, would meet this one.
-        fresh = self.model.noise(frame_seed(seed, index, "latent"), shot.width, shot.height)
-        return fresh if mode == "incremental" else slerp(base, fresh, shot.feedback.noise_delta)
+    def _noise(
+        self, index: int, row: dict[str, float], field: MotionField | None, carried: Entry | None
+    ) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """Latent noise of a frame, and what the next one has to know of it."""
+        before = None if carried is None else carried.state.get("noise")
+        noise, after = frame_noise(noise_recipe(self.shot, index, row), field, before)
+        return noise.to(self.model.device), {} if after is None else {"noise": after}
 
-    def _entry(self, picture: Tensor, anchor: np.ndarray | None) -> Entry:
+    def _entry(self, picture: Tensor, anchor: np.ndarray | None, state: dict[str, np.ndarray]) -> Entry:
         """Round the picture to what is stored, so that a resumed chain goes on from the very same numbers.
 
         anchor: the colours that hold so far; None takes this picture's own.
@@ -117,7 +142,16 @@ class Maker:
             anchor = np.zeros(6)
         elif anchor is None or settings.color_reference == "previous":
             anchor = color.statistics(_to_tensor(whole), settings.color_mode)
-        return Entry(whole, encode_png(whole), anchor)
+        return Entry(whole, encode_png(whole), anchor, state)
+
+
+def noise_recipe(shot: Shot, index: int, row: dict[str, float]) -> NoiseRecipe:
+    """Which noise a frame has."""
+    settings = shot.feedback
+    return NoiseRecipe(
+        settings.noise_mode, int(row["seed"]), index, shot.width, shot.height,
+        settings.noise_delta, int(row["subseed"]), row["subseed_strength"],
+    )  # fmt: skip
 
 
 def encode_png(picture: np.ndarray) -> bytes:
@@ -127,6 +161,14 @@ def encode_png(picture: np.ndarray) -> bytes:
     if not done:
         raise RuntimeError("OpenCV could not encode a PNG")
     return data.tobytes()
+
+
+def _to_state(kept: Anchored) -> dict[str, np.ndarray]:
+    """An anchor as the numeric arrays that an entry holds. Its picture has 16 bits already: it was an entry's."""
+    arrays = kept.to_arrays(picture=False)
+    del arrays["border"]
+    whole = (kept.picture[0].permute(1, 2, 0) * FULL).round().cpu().numpy().astype(np.uint16)
+    return {_ANCHOR + name: array for name, array in {**arrays, "picture": whole}.items()}
 
 
 def _to_tensor(picture: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_GB = 20.0
 _SUFFIX = ".safetensors"
+_STATE = "state."
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Entry:
     picture: uint16 [H, W, 3], sRGB, 0..65535: the exact picture that the next frame starts from.
     png: the same in 8 bits, as a PNG file.
     anchor: float64 vector that colours are matched to; its layout is the feedback module's business.
+    state: what else the next frame goes on from, by name, such as the noise that is carried along.
     """
 
     picture: np.ndarray
     png: bytes
     anchor: np.ndarray
+    state: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class FrameStore:
@@ -65,10 +68,11 @@ class FrameStore:
 
     def get(self, key: str) -> Entry | None:
         """The entry, or None when there is none or it is damaged (it is then removed)."""
-        tensors = self._read(key, ("picture", "png", "anchor"))
+        tensors = self._read(key)
         if tensors is None:
             return None
-        return Entry(tensors["picture"], tensors["png"].tobytes(), tensors["anchor"])
+        state = {name.removeprefix(_STATE): array for name, array in tensors.items() if name.startswith(_STATE)}
+        return Entry(tensors["picture"], tensors["png"].tobytes(), tensors["anchor"], state)
 
     def png(self, key: str) -> bytes | None:
         """The PNG alone, checked, without reading the large picture."""
@@ -84,6 +88,7 @@ class FrameStore:
             "picture": np.ascontiguousarray(entry.picture, dtype=np.uint16),
             "png": np.frombuffer(entry.png, dtype=np.uint8),
             "anchor": np.ascontiguousarray(entry.anchor, dtype=np.float64),
+            **{_STATE + name: np.ascontiguousarray(array) for name, array in entry.state.items()},
         }
         sums = {name: _checksum(tensors[name]) for name in tensors}
         payload = save(tensors, metadata={"key": key, "sha256": json.dumps(sums)})
@@ -116,7 +121,8 @@ class FrameStore:
                 os.unlink(aside)
             raise
 
-    def _read(self, key: str, names: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    def _read(self, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray] | None:
+        """Some tensors of an entry, or all of them."""
         path = self.path(key)
         if not path.exists():
             return None
@@ -124,8 +130,9 @@ class FrameStore:
             with safe_open(path, framework="numpy") as file:
                 meta: dict[str, Any] = file.metadata() or {}
                 sums = json.loads(meta.get("sha256", "{}"))
-                tensors = {name: file.get_tensor(name) for name in names}
+                tensors = {name: file.get_tensor(name) for name in names or file.keys()}
             damaged = meta.get("key") != key or any(sums.get(n) != _checksum(t) for n, t in tensors.items())
+            damaged |= names is None and sums.keys() != tensors.keys()
         except FileNotFoundError:
             return None  # evicted by another process just now
         except (SafetensorError, OSError, ValueError, KeyError) as error:

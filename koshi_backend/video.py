@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +11,15 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import Colorspace
+from torch import Tensor
 
 from .errors import KoshiError
 from .outputs import check_file, write_whole
+from .pictures import read_picture
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
+READABLE = (*SUFFIXES, ".avi", ".m4v", ".mpeg", ".mpg", ".webm")
+_TRY = "Give an .mp4, or numbered pictures such as clip/####.png."
 _CRF = "17"  # visually lossless; Deforum's default too
 _BT709 = 1  # the number of BT.709 for primaries, transfer and matrix in ITU-T H.273
 
@@ -43,6 +47,46 @@ def write_video(path: Path, frames: Iterable[bytes], fps: float) -> int:
             "video_write", f"The video {path} cannot be written: {error}.", "Try another folder."
         ) from error
     return count
+
+
+class VideoReader:
+    """The frames of a video, one after the other or any.
+
+    Raises KoshiError("bad_video") for a file that holds no video that can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._next = -1  # index of the frame that comes next; below 0 before the file is opened
+
+    def picture(self, index: int, width: int, height: int) -> Tensor:
+        """Frame `index`, from 0, as [1, 3, H, W] in 0..1, scaled and cut as `read_picture` does.
+
+        Raises KoshiError("bad_video"), also when the video is too short.
+        """
+        try:
+            if self._next < 0 or index < self._next:
+                self._frames, self._next = self._decode(), 0
+            for frame in self._frames:
+                self._next += 1
+                if self._next > index:
+                    return read_picture(frame.to_image(), width, height)
+        except (av.FFmpegError, OSError) as error:
+            self._next = -1
+            raise KoshiError("bad_video", f"The video {self.path} cannot be read: {error}.", _TRY) from error
+        count, self._next = self._next, -1
+        raise KoshiError(
+            "bad_video",
+            f"{self.path} has {count} frames, and frame {index + 1} is needed.",
+            "Give a video that is at least as long as the shot.",
+        )
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        with av.open(str(self.path)) as container:
+            if not container.streams.video:
+                raise KoshiError("bad_video", f"{self.path} holds no moving pictures.", _TRY)
+            yield from container.decode(container.streams.video[0])
 
 
 def _encode(path: Path, frames: Iterable[bytes], rate: Fraction) -> int:

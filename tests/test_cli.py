@@ -75,7 +75,7 @@ def test_animate_writes_frames_then_a_video_from_the_store(tmp_path: Path) -> No
         ({"width": 250}, "240 or 256"),
         ({"model": "flux-9"}, "Known models"),
         ({"frame_start": 9, "frame_end": 2}, "before it starts"),
-        ({"schedules": {"zoom": "0:(1+t)"}}, "not supported yet"),
+        ({"schedules": {"zoom": "0:(1+1/(t-2))"}}, "frame 2: 1/0 divides by zero"),
     ],
 )
 def test_bad_shots_are_refused_in_words_and_nothing_is_overwritten(
@@ -243,3 +243,33 @@ def test_a_prompt_that_is_too_long_says_so(tmp_path: Path) -> None:
     done = koshi("generate", "sea " * 60, "--out", tmp_path / "x.png", "--width", 64, "--height", 64)
     assert done.returncode == 0
     assert "too long" in done.stderr
+
+
+def test_models_lists_what_is_there_without_fetching_anything(tmp_path: Path) -> None:
+    from huggingface_hub.constants import REPO_ID_SEPARATOR
+
+    def listed(**environment: str) -> dict[str, Any]:
+        done = koshi("models", "--json", HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1", **environment)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        return {"default": report["default"], **{model["name"]: model for model in report["models"]}}
+
+    report = listed()
+    tiny, klein = report["koshi-tiny"], report["flux.2-klein-4b"]
+    assert report["default"] == "koshi-tiny"
+    assert tiny["embedded"]
+    assert 10e6 < tiny["bytes"] < 25e6
+    assert klein["installed"] is None
+    # A download that was broken off is not an installed model; a whole one is.
+    cache = tmp_path / REPO_ID_SEPARATOR.join(["models", *klein["repository"].split("/")])
+    snapshot = cache / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    for part in ("transformer", "vae", "text_encoder"):
+        (snapshot / part).mkdir(parents=True)
+        (snapshot / part / "model.safetensors").write_bytes(b"weights")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(snapshot.name)
+    assert listed()["flux.2-klein-4b"]["installed"] is None
+    (snapshot / "tokenizer").mkdir()
+    (snapshot / "tokenizer" / "tokenizer.json").write_text("{}")
+    assert listed()["flux.2-klein-4b"]["installed"] == str(snapshot)
+    assert "koshi-tiny" in koshi("models").stdout.splitlines()[0]

@@ -11,15 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koshi_backend import color
-from koshi_backend.feedback import prepare, sharpen, shown_tokens, strength_map
+from koshi_backend.feedback import correct, sharpen, shown_tokens, strength_map
 from koshi_backend.motion import MotionField, deforum_matrix, resample
 from koshi_backend.noise import frame_seed, pixel_noise, slerp
-from koshi_backend.shot import SCHEDULES, Feedback
+from koshi_backend.settings import SCHEDULES, Feedback
 
 
 def picture(seed: int, low: float = 0.0, high: float = 1.0, size: int = 64) -> torch.Tensor:
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
     return low + (high - low) * noise
+
+
+def test_a_picture_s_place_in_memory_does_not_matter() -> None:
+    """Pictures from files lie there pixel by pixel."""
+    image, anchor = picture(2), color.statistics(picture(3, 0.2, 0.7), "LAB")
+    other = image.to(memory_format=torch.channels_last)
+    assert np.array_equal(color.statistics(other, "LAB"), color.statistics(image, "LAB"))
+    assert torch.equal(color.match(other, anchor, "LAB", 0.5), color.match(image, anchor, "LAB", 0.5))
 
 
 @settings(max_examples=25, deadline=None)
@@ -95,21 +103,22 @@ def test_noise_is_added_after_the_colour_match() -> None:
     """Before it, the match would take it out again."""
     image, field = picture(8, 0.4, 0.6), MotionField.identity(64, 64)
     anchor = color.statistics(image, "LAB")
-    plain = prepare(image, field, row(color_match=1.0), Feedback(), anchor, 1)
-    noisy = prepare(image, field, row(color_match=1.0, noise=0.1), Feedback(), anchor, 1)
+    plain = correct(image, field.valid, row(color_match=1.0), Feedback(), anchor, 1)
+    noisy = correct(image, field.valid, row(color_match=1.0, noise=0.1), Feedback(), anchor, 1)
     assert float((noisy - plain).std()) == pytest.approx(0.05, rel=0.05)  # 0.1 on the -1..1 scale
 
 
-def test_the_order_is_motion_colour_contrast_sharpen_noise() -> None:
-    """Against the five steps written out, each at a value that changes the picture."""
+def test_the_order_is_colour_contrast_sharpen_noise() -> None:
+    """Against the four steps written out, each at a value that changes the picture."""
     image = picture(10, 0.2, 0.7)
     field = MotionField.affine(deforum_matrix(64, 64, zoom=1.1, angle=4), 64, 64)
     anchor = color.statistics(picture(11, 0.3, 0.9), "LAB")
     values = row(color_match=0.6, contrast=1.15, sharpen=0.4, noise=0.06, seed=9)
-    step = color.match(resample(image, field), anchor, "LAB", 0.6, field.valid)
+    moved = resample(image, field)
+    step = color.match(moved, anchor, "LAB", 0.6, field.valid)
     step = sharpen((step * 1.15).clamp(0, 1), 0.4)
     step = (step + 0.03 * pixel_noise("perlin", 64, 64, frame_seed(9, 5, "pixels"))).clamp(0, 1)
-    out = prepare(image, field, values, Feedback(noise_type="perlin"), anchor, 5)
+    out = correct(moved, field.valid, values, Feedback(noise_type="perlin"), anchor, 5)
     assert torch.allclose(out, step, atol=1e-6)
 
 
@@ -124,9 +133,9 @@ def test_an_hsv_match_leaves_the_hue_alone() -> None:
 
 
 def test_contrast_does_not_wrap() -> None:
-    out = prepare(
+    out = correct(
         picture(9, 0.7, 0.9),
-        MotionField.identity(64, 64),
+        torch.ones(64, 64, dtype=torch.bool),
         row(contrast=1.5, color_match=0),
         Feedback(),
         np.zeros(6),

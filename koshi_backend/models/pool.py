@@ -13,11 +13,26 @@ import torch
 from ..errors import KoshiError
 from .identity import model_identity
 from .klein import Klein
-from .registry import PARTS, REPOSITORY_PARTS, TINY_FOLDER, find_model
+from .registry import MODELS, PARTS, REPOSITORY_PARTS, TINY_FOLDER, find_model
 
 log = logging.getLogger(__name__)
 
 _loaded: dict[tuple[str, torch.device, torch.dtype], Klein] = {}
+
+
+def installed_folder(name: str) -> Path | None:
+    """The folder of a named model's files if they are all there; looks nowhere but on this machine."""
+    repository = MODELS[name].repository
+    if not repository:
+        return TINY_FOLDER
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _complete(folder) else None
 
 
 def model_folder(name: str) -> Path:
@@ -31,16 +46,12 @@ def model_folder(name: str) -> Path:
     if not found.repository:
         return TINY_FOLDER
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError
 
-    try:
-        # Looked up in the local cache first: a model that is there needs no network.
-        folder = Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
-        if _complete(folder):
-            return folder
-        log.info("the download of %s was not finished and goes on", found.title)
-    except LocalEntryNotFoundError:
-        log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
+    there = installed_folder(found.name)  # looked up first: a model that is there needs no network
+    if there is not None:
+        return there
+    log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
     try:
         return Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS)))
     except GatedRepoError as error:

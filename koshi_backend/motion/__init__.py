@@ -2,6 +2,7 @@
 """Motion: every kind of it makes a MotionField, and one resampler follows it."""
 
 from .deforum import deforum_matrix, flat_push
-from .field import MotionField, resample
+from .field import MotionField
+from .resample import resample
 
 __all__ = ["MotionField", "deforum_matrix", "flat_push", "resample"]

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be wrong with a shot's document, in plain words; every check adds its faults to one list."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from pydantic import BaseModel
+
+from .errors import KoshiError, problem
+from .guides import frame_file
+from .models.registry import default_steps, find_model
+from .schedules import ScheduleError, evaluate
+from .settings import ABSOLUTE, MAX_SIDE, SCHEDULES, Camera, Depth, Feedback, Guides, Motion, Plane, per_frame
+
+VERSION = 1  # of the document; Shot.koshi accepts only this one
+MAX_FRAMES = 100_000
+
+
+def resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """Turn frame_start .. frame_end into frames; refuse a range that runs backwards or disagrees."""
+    if "frame_end" not in draft:
+        return
+    end, start = draft.pop("frame_end"), draft.get("frame_start", 0)
+    if not isinstance(end, int) or not isinstance(start, int):
+        faults.append(problem("frame_end", "frame numbers are whole numbers.", value=end))
+        return
+    if end < start:
+        faults.append(
+            problem(
+                "frame_end",
+                f"the range ends at frame {end}, before it starts at frame {start}.",
+                "Make frame_end at least frame_start.",
+                value=end,
+            )
+        )
+    elif draft.setdefault("frames", end - start + 1) != end - start + 1:
+        faults.append(
+            problem(
+                "frame_end",
+                f"frames {start} to {end} are {end - start + 1}, but frames says {draft['frames']}.",
+                "Give one of the two.",
+                value=end,
+            )
+        )
+    draft.setdefault("frames", 1)  # so that the faults that follow are about something else
+
+
+def resolve_model(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    name = draft.get("model", "koshi-tiny")
+    if not isinstance(name, str):
+        draft.setdefault("steps", 1)  # one fault is enough
+        return
+    try:
+        find_model(name)
+    except KoshiError as error:
+        faults.append(problem("model", error.message, error.hint, value=name))
+    if draft.get("steps") is None:
+        draft["steps"] = default_steps(name)
+
+
+def turn_strength(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """Deforum's strength keeps, Koshi's changes. Never guessed: only the stated convention counts."""
+    if draft.get("strength_convention") != "deforum":
+        return
+    draft["strength_convention"] = "denoise"
+    table = draft.get("schedules")
+    if not isinstance(table, dict) or not renderable(draft.get("frames")):
+        return
+    # A Deforum document that is silent about strength means Deforum's default.
+    schedule = table.get("strength", 0.65)
+    try:
+        turned = [1.0 - value for value in evaluate(schedule, draft["frames"], seed=_seed(draft))]
+    except (ScheduleError, TypeError):
+        return  # reported by check_schedules
+    draft["schedules"] = {**table, "strength": turned}
+
+
+def check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    table, frames = draft.get("schedules", {}), draft.get("frames")
+    if not isinstance(table, dict) or not renderable(frames):
+        return
+    for name, schedule in table.items():
+        field = f"schedules.{name}"
+        if name not in SCHEDULES:
+            near = difflib.get_close_matches(str(name), SCHEDULES, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known schedules: {', '.join(SCHEDULES)}."
+            faults.append(problem(field, "there is no such schedule.", hint))
+            continue
+        if not isinstance(schedule, (int, float, str, list, dict)):
+            # pydantic would say of each kind in turn that it is not that
+            faults[:] = [f for f in faults if not f["field"].startswith(field)]
+            kinds = 'Give a number, a text such as "0:(1.0), 24:(1.05)", or a list with one number per frame.'
+            faults.append(problem(field, "this is no schedule.", kinds, value=schedule))
+            continue
+        try:
+            values = evaluate(schedule, frames, seed=_seed(draft))
+            if name in _absolute(draft):
+                values = per_frame(name, values)
+        except ZeroDivisionError:
+            hint = "A zoom of 0 has no size that the next frame could be compared with."
+            faults.append(problem(field, "an absolute zoom is 0.", hint, value=schedule))
+            continue
+        except ScheduleError as error:
+            faults[:] = [f for f in faults if not f["field"].startswith(field)]
+            where = "" if error.frame is None else _scene_frame(draft, error.frame)
+            faults.append(problem(field, f"{error.message}{where}", error.hint, error.frame, schedule))
+            continue
+        spec = SCHEDULES[name]
+        wrong = [k for k, value in enumerate(values) if not spec.low <= value <= spec.high]
+        if wrong:
+            more = f" (and at {len(wrong) - 1} more frames)" if len(wrong) > 1 else ""
+            faults.append(
+                problem(
+                    field,
+                    f"the value at frame {wrong[0]} is {values[wrong[0]]:g}{more}.{_scene_frame(draft, wrong[0])}",
+                    f"Keep it between {spec.low:g} and {spec.high:g}.",
+                    wrong[0],
+                    values[wrong[0]],
+                )
+            )
+
+
+def _seed(draft: dict[str, Any]) -> int:
+    """What `s` stands for in expressions."""
+    seed = draft.get("seed", 0)
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
+
+
+def _absolute(draft: dict[str, Any]) -> list[Any]:
+    motion = draft.get("motion", {})
+    names = motion.get("absolute", []) if isinstance(motion, dict) else []
+    return [name for name in names if name in ABSOLUTE] if isinstance(names, list) else []
+
+
+def _scene_frame(draft: dict[str, Any], index: int) -> str:
+    """A sentence with the frame's number, where frames are not numbered from 0 anyway."""
+    start = draft.get("frame_start", 0)
+    return f" Numbered from frame_start it is frame {start + index}." if isinstance(start, int) and start else ""
+
+
+def renderable(frames: object) -> TypeGuard[int]:
+    """Whether this is a number of frames; checked before anything is made per frame."""
+    return isinstance(frames, int) and not isinstance(frames, bool) and 0 < frames <= MAX_FRAMES
+
+
+def check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    prompts = draft.get("prompts")
+    if not isinstance(prompts, list):
+        return
+    seen: set[object] = set()
+    for k, prompt in enumerate(prompts):
+        frame = prompt.get("frame", 0) if isinstance(prompt, dict) else None
+        if isinstance(frame, int) and frame in seen:
+            faults.append(
+                problem(
+                    f"prompts[{k}].frame",
+                    f"frame {frame} has two prompts.",
+                    "Keep one of them.",
+                    frame,
+                    frame,
+                )
+            )
+        seen.add(frame if isinstance(frame, int) else None)
+
+
+def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """Whether the files that a shot names are there; makes their names absolute."""
+    _check_file(draft, "init_image", "init_image", faults)
+    guides = draft.get("guides")
+    if isinstance(guides, dict):
+        draft["guides"] = guides = dict(guides)
+        for name in ("depth", "vector", "video"):
+            _check_file(guides, name, f"guides.{name}", faults, draft)
+
+
+def _check_file(
+    table: dict[str, Any],
+    name: str,
+    field: str,
+    faults: list[dict[str, Any]],
+    numbered: dict[str, Any] | None = None,
+) -> None:
+    """One file, or, with #### in its name, that of every frame of the shot `numbered`."""
+    given = table.get(name)
+    if not isinstance(given, str):
+        return
+    numbers = [0]
+    if numbered is not None and "#" in Path(given).name:
+        first, frames = numbered.get("frame_start", 0), numbered.get("frames")
+        if not isinstance(first, int) or not renderable(frames):
+            return
+        numbers = list(range(first, first + frames))
+    missing: list[tuple[int, str]] = []
+    for number in numbers:
+        try:
+            path = frame_file(given, number) if numbered is not None else Path(given).expanduser()
+            if path.is_file():
+                continue
+            missing.append((number, path.name))
+        except (OSError, ValueError, RuntimeError):  # too long, with a NUL, of an unknown user
+            missing.append((number, given))
+    if not missing:
+        table[name] = str(Path(given).expanduser().absolute())
+    elif len(numbers) == 1:
+        faults.append(problem(field, "there is no such file.", "Check the path.", 0, given))
+    else:
+        number, file = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        hint = "There must be one file for each frame of the shot."
+        faults.append(problem(field, f"there is no {file}{more}.", hint, number, given))
+
+
+def explain(error: Any, known: Iterable[str]) -> dict[str, Any]:
+    """One of pydantic's errors in Koshi's words. known: the keys of the outermost object."""
+    where = [part for part in error["loc"] if part not in ("float", "str", "list[float]", "dict[str,str]")]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+    kind, value = error["type"], error.get("input")
+    frame = where[2] if len(where) > 2 and where[0] == "schedules" and isinstance(where[2], int) else None
+    if kind == "missing":
+        hint = "Give the number of frames, or frame_start and frame_end." if field == "frames" else ""
+        return problem(field, "this is missing.", hint)
+    if kind == "extra_forbidden":
+        names = _keys_of(where) or known
+        near = difflib.get_close_matches(str(where[-1]), names, n=1)
+        return problem(
+            field, "Koshi does not know this key.", f"Did you mean {near[0]!r}?" if near else "", value=value
+        )
+    if field in ("width", "height") and isinstance(value, int) and not isinstance(value, bool):
+        return problem(field, f"{value} is not a size Koshi can render.", _nearest_side(value), value=value)
+    if field == "prompts" and kind == "too_short":
+        return problem(field, "there is no prompt.", "Add at least one prompt.")
+    if field.endswith(".text") and kind in ("string_too_short", "string_pattern_mismatch"):
+        return problem(field, "the prompt is empty.", "Write what the picture shows.", value=value)
+    if field == "koshi":
+        return problem(
+            field, f"this shot is of version {value!r}; this Koshi reads version {VERSION}.", "Update Koshi."
+        )
+    return problem(field, f"{error['msg'][:1].lower()}{error['msg'][1:]}.", "", frame, value)
+
+
+def _nearest_side(value: int) -> str:
+    low = min(max(value // 16 * 16, 64), MAX_SIDE)
+    high = min(max(-(-value // 16) * 16, 64), MAX_SIDE)
+    sizes = f"{low}" if low == high else f"{low} or {high}"
+    return f"Sides are multiples of 16 from 64 to {MAX_SIDE}: try {sizes}."
+
+
+def _keys_of(where: list[Any]) -> Iterable[str] | None:
+    """The keys of the inner object that a fault lies in."""
+    tables: dict[str, type[BaseModel]] = {"feedback": Feedback, "motion": Motion, "depth": Depth, "guides": Guides}
+    if where[:2] == ["motion", "cameras"]:
+        return list(Camera.model_fields)
+    if where[:2] == ["motion", "plane"]:
+        return list(Plane.model_fields)
+    return list(tables[where[0]].model_fields) if len(where) > 1 and where[0] in tables else None

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts of a Shot: what may be scheduled, prompts, feedback, motion, guides.
+
+No torch: the server process checks shots too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_SIDE = 1792  # pixels; the largest side that FLUX.2 was published for
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Row = Annotated[list[float], Field(min_length=4, max_length=4)]
+Point = Annotated[list[float], Field(min_length=3, max_length=3)]
+Side = Annotated[int, Field(ge=64, le=MAX_SIDE, multiple_of=16)]
+
+
+class ScheduleSpec(NamedTuple):
+    """What one schedule may hold."""
+
+    default: float
+    low: float
+    high: float
+
+
+# Curves that may hold where things are instead of how far they go in a frame; zoom as a ratio, the others as sums.
+TURNS = ("rotation_3d_x", "rotation_3d_y", "rotation_3d_z")
+ABSOLUTE = ("zoom", "angle", "translation_x", "translation_y", "translation_z", *TURNS)
+
+# Names and meanings are Deforum's, except `strength`: here it is how much is made anew (0 keeps, 1 regenerates).
+SCHEDULES: dict[str, ScheduleSpec] = {
+    "zoom": ScheduleSpec(default=1.0, low=0.1, high=10.0),
+    "angle": ScheduleSpec(default=0.0, low=-360.0, high=360.0),
+    "translation_x": ScheduleSpec(default=0.0, low=-4096.0, high=4096.0),
+    "translation_y": ScheduleSpec(default=0.0, low=-4096.0, high=4096.0),
+    # At the fixed field of view of 70 degrees Deforum's warp turns the picture inside out at 82.4.
+    "translation_z": ScheduleSpec(default=0.0, low=-500.0, high=75.0),
+    "transform_center_x": ScheduleSpec(default=0.5, low=-10.0, high=10.0),
+    "transform_center_y": ScheduleSpec(default=0.5, low=-10.0, high=10.0),
+    "perspective_flip_theta": ScheduleSpec(default=0.0, low=-360.0, high=360.0),
+    "perspective_flip_phi": ScheduleSpec(default=0.0, low=-360.0, high=360.0),
+    "perspective_flip_gamma": ScheduleSpec(default=0.0, low=-360.0, high=360.0),
+    "perspective_flip_fv": ScheduleSpec(default=53.0, low=1.0, high=179.0),
+    **{name: ScheduleSpec(default=0.0, low=-360.0, high=360.0) for name in TURNS},
+    "fov": ScheduleSpec(default=70.0, low=1.0, high=179.0),
+    "aspect_ratio": ScheduleSpec(default=1.0, low=0.1, high=10.0),
+    "strength": ScheduleSpec(default=0.5, low=0.0, high=1.0),
+    "noise": ScheduleSpec(default=0.0, low=0.0, high=1.0),
+    "contrast": ScheduleSpec(default=1.0, low=0.0, high=4.0),
+    "sharpen": ScheduleSpec(default=0.0, low=0.0, high=4.0),
+    "color_match": ScheduleSpec(default=0.3, low=0.0, high=1.0),
+    "guidance": ScheduleSpec(default=1.0, low=0.0, high=100.0),
+    "seed": ScheduleSpec(default=0.0, low=-1.0, high=2.0**53),
+    "subseed": ScheduleSpec(default=0.0, low=0.0, high=2.0**53),
+    "subseed_strength": ScheduleSpec(default=0.0, low=0.0, high=1.0),
+}
+
+
+class Prompt(BaseModel):
+    """A text that holds from `frame` (counted from 0, the shot's first) until the next prompt."""
+
+    model_config = STRICT
+    frame: Annotated[int, Field(ge=0)] = 0
+    text: Annotated[str, Field(min_length=1, max_length=20_000, pattern=r"\S")]
+
+
+class Feedback(BaseModel):
+    """How a frame is made from the one before it.
+
+    carry: what comes from the frame before: the decoded, moved picture, or nothing.
+    condition: how it enters: as the noised start, as an in-context reference picture, or both (the default: it follows
+        the motion best by far, docs/feedback.md).
+    color_mode: the space in which colours are matched.
+    color_reference: what they are matched to: the model's own picture of the prompt in force (frame 0, until another
+        prompt begins), frame 0 for ever, or the frame before.
+    border: what a move finds outside of the picture: its edge repeated (and painted over), the other side, a mirror.
+    noise_type: the pixel noise. noise_mode, noise_delta: how the latent noise changes from frame to frame
+        (noise/latent.py).
+    noise_scale: factor on the latent noise; 1 is what the models are trained for, less blurs.
+    """
+
+    model_config = STRICT
+    carry: Literal["pixels", "none"] = "pixels"
+    condition: Literal["start", "reference", "both"] = "both"
+    position: Literal["grid"] = "grid"
+    border: Literal["replicate", "wrap", "reflect"] = "replicate"
+    color_mode: Literal["LAB", "RGB", "HSV", "none"] = "LAB"
+    color_reference: Literal["prompt", "first", "previous"] = "prompt"
+    noise_type: Literal["gaussian", "perlin"] = "gaussian"
+    noise_mode: Literal["fixed", "incremental", "slerp", "subseed", "warped", "scaled"] = "incremental"
+    noise_delta: Annotated[float, Field(ge=0, le=1)] = 0.05
+    noise_scale: Annotated[float, Field(gt=0, le=2)] = 1.0
+
+
+class Camera(BaseModel):
+    """A camera at one frame, in Blender's names and units (motion/camera.py says more)."""
+
+    model_config = STRICT
+    matrix_world: Annotated[list[Row], Field(min_length=4, max_length=4)]
+    kind: Literal["PERSP", "ORTHO"] = "PERSP"
+    lens: Positive = 50.0
+    sensor_width: Positive = 36.0
+    sensor_height: Positive = 24.0
+    sensor_fit: Literal["AUTO", "HORIZONTAL", "VERTICAL"] = "AUTO"
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    ortho_scale: Positive = 6.0
+    clip_start: Positive = 0.1
+    clip_end: Positive = 1000.0
+    pixel_aspect_x: Positive = 1.0
+    pixel_aspect_y: Positive = 1.0
+
+
+class Plane(BaseModel):
+    """A flat thing in world space: a point on it, and its normal (of any length and side)."""
+
+    model_config = STRICT
+    point: Point
+    normal: Point
+
+
+class Motion(BaseModel):
+    """What moves the picture.
+
+    source: "2d": the curves zoom, angle, translation and perspective flip alone, as in Deforum's 2D mode. "3d": the
+        curves translation, rotation_3d, fov over a depth, as in Deforum's 3D mode, with zoom, angle and flip on top.
+        With the others, all the curves of 2d come on top. "camera": `cameras`, exactly, over the depth in the guides,
+        with the vectors there for what moves by itself; or over `plane`. "flow", "affine", "perspective": what moves
+        in the guide video, pixel by pixel or as a whole.
+    absolute: names of curves that hold where things are instead of how far they move in a frame.
+    cameras: one per frame, for source "camera". plane: what they look at, where no depth is given.
+    flow_method, flow_factor: how flow is found (motion/flow.py), and by how much it counts.
+    """
+
+    model_config = STRICT
+    source: Literal["2d", "3d", "camera", "flow", "affine", "perspective"] = "2d"
+    absolute: list[str] = []
+    cameras: list[Camera] | None = None
+    plane: Plane | None = None
+    flow_method: Literal["dis_ultrafast", "dis_fast", "dis_medium", "dis_fine", "farneback", "raft"] = "dis_medium"
+    flow_factor: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+
+class Depth(BaseModel):
+    """Where the depth of motion source "3d" comes from, and how greys are read as depth.
+
+    source: "plane": everything is equally far. "files": guides.depth. "model": estimated from each picture by `model`,
+        a folder or a repository of Depth Anything or DPT (MiDaS). "groups": guessed from the latent's channels, an
+        experiment (docs/feedback.md).
+    near, spacing, nearest, farthest: of grey pictures (depth/files.py); the last two also say which depths become
+        Deforum's 1 and 2, those of estimated depth being 1 and 5.
+    """
+
+    model_config = STRICT
+    source: Literal["plane", "files", "model", "groups"] = "plane"
+    model: Annotated[str, Field(min_length=1)] = "depth-anything/Depth-Anything-V2-Small-hf"
+    near: Literal["white", "black"] = "white"
+    spacing: Literal["inverse", "linear"] = "inverse"
+    nearest: Positive = 1.0
+    farthest: Positive = 5.0
+
+
+class Guides(BaseModel):
+    """Files that guide the motion: one for each frame, with #### in the name for the frame's number, or a video.
+
+    depth: the scene's depth, from Blender as OpenEXR with the pass Depth, as .npy, or as grey pictures. vector: OpenEXR
+        with the pass Vector.
+    video: numbered pictures or a video file.
+    """
+
+    model_config = STRICT
+    depth: Annotated[str, Field(min_length=1)] | None = None
+    vector: Annotated[str, Field(min_length=1)] | None = None
+    video: Annotated[str, Field(min_length=1)] | None = None
+
+
+def per_frame(name: str, places: list[float]) -> list[float]:
+    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first."""
+    if name == "zoom":
+        return [1.0, *(after / before for before, after in itertools.pairwise(places))]
+    return [0.0, *(after - before for before, after in itertools.pairwise(places))]
