@@ -32,7 +32,7 @@ from .video import READABLE
 log = logging.getLogger(__name__)
 
 # Raise this whenever the same shot would come out differently: stored frames of older code are then made again.
-ALGORITHM = 4
+ALGORITHM = 5
 _FILE_DEPTH = ("near", "spacing", "nearest", "farthest")
 
 

@@ -74,6 +74,17 @@ def sharpen(picture: Tensor, amount: float) -> Tensor:
     return ((1 + amount) * picture - amount * blurred).clamp(0.0, 1.0)
 
 
+def shown(valid: Tensor) -> Tensor:
+    """bool [H, W]: `valid` without its finest lines, up to two pixels wide, inside of the picture.
+
+    A field marks both sides of every silhouette that moves against what lies behind it, since pixels there mix two
+    things. What is uncovered for real is wider by that much; painting every outline anew in every frame makes it boil.
+    """
+    holes = F.pad((~valid).float()[None, None], (2, 2, 2, 2), value=1.0)  # a single row at the edge is uncovered
+    cores = 1.0 - F.max_pool2d(1.0 - holes, 3, stride=1)
+    return F.max_pool2d(F.pad(cores, (1, 1, 1, 1)), 3, stride=1)[0, 0, 1:-1, 1:-1] < 0.5
+
+
 def strength_map(strength: float, valid: Tensor) -> float | Tensor:
     """The scheduled strength, raised to 1 where the moved picture has nothing to show.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import color
-from .feedback import correct, shown_tokens, strength_map
+from .feedback import correct, shown, shown_tokens, strength_map
 from .models.klein import Klein, Reference
 from .motion import MotionField, resample
 from .motion.anchor import Anchored
@@ -81,7 +81,8 @@ class Maker:
         changed = settings.color_mode != "none" and settings.color_reference == "prompt"
         if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
             anchor = self._palette(index, cancelled)
-        strength = strength_map(row["strength"], field.valid)
+        seen = shown(field.valid)
+        strength = strength_map(row["strength"], seen)
         if not isinstance(strength, Tensor) and strength == 0.0:
             # Nothing is painted: however long that goes on, the picture is resampled once.
             kept = self._kept(carried, before, field)
@@ -93,11 +94,11 @@ class Maker:
         latent = self.model.encode_picture(moved)
         references = []
         if settings.condition != "start":
-            references = [Reference(latent, shown_tokens(field.valid))]
+            references = [Reference(latent, shown_tokens(seen))]
         if row["strength"] == 0.0:
             # Nothing is made anew but what the move has uncovered.
             painted = denoise(latent, strength, references)
-            return self._entry(torch.where(field.valid, moved, painted), anchor, state)
+            return self._entry(torch.where(seen, moved, painted), anchor, state)
         if settings.condition == "reference":
             return self._entry(denoise(None, 1.0, references), anchor, state)
         return self._entry(denoise(latent, strength, references), anchor, state)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koshi_backend import color
-from koshi_backend.feedback import correct, sharpen, shown_tokens, strength_map
+from koshi_backend.feedback import correct, sharpen, shown, shown_tokens, strength_map
 from koshi_backend.motion import MotionField, deforum_matrix, resample
 from koshi_backend.noise import frame_seed, pixel_noise, slerp
 from koshi_backend.settings import SCHEDULES, Feedback
@@ -142,6 +142,18 @@ def test_contrast_does_not_wrap() -> None:
         1,
     )
     assert float(out.min()) == 1.0
+
+
+def test_outlines_are_no_holes_but_edges_are() -> None:
+    valid = torch.ones(40, 56, dtype=torch.bool)
+    valid[10:12, 5:50] = valid[20:30, 30:32] = False  # outlines
+    assert bool(shown(valid).all())
+    uncovered = valid.clone()
+    uncovered[0] = uncovered[:, -1] = uncovered[15:18, 8:20] = False
+    expected = torch.ones_like(valid)
+    expected[0] = expected[:, -1] = expected[15:18, 8:20] = False
+    assert torch.equal(shown(uncovered), expected)
+    assert not bool(shown(torch.zeros_like(valid)).any())
 
 
 def test_holes_are_made_wholly_anew() -> None:

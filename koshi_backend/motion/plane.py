@@ -24,12 +24,17 @@ def plane_homography(previous: Camera, following: Camera, point: ArrayLike, norm
 
     point, normal: of the plane, in world space; the normal's length and side do not matter. Third row positive where
     both cameras have the point before them. H = K' (R + t n^T / d) K^-1 (Hartley and Zisserman, 13.1).
-    Raises KoshiError("bad_motion") if one of the cameras lies in the plane.
+    Raises KoshiError("bad_motion") if one of the cameras lies in the plane, or if there is no plane.
     """
     turn_a, place_a = _pose(previous[0])
     turn_b, place_b = _pose(following[0])
     point, normal = np.asarray(point, dtype=np.float64), np.asarray(normal, dtype=np.float64)
-    normal = normal / np.linalg.norm(normal)
+    length = float(np.linalg.norm(normal))
+    if not (np.isfinite(point).all() and 0.0 < length < np.inf):
+        raise KoshiError(
+            "bad_motion", "The plane's normal has no direction, or its point no place.", "Give both as three numbers."
+        )
+    normal = normal / length
     distances = [float(normal @ (point - place)) for place in (place_a, place_b)]
     span = max(1e-12, *(float(np.linalg.norm(point - place)) for place in (place_a, place_b)))
     for name, distance in zip(("previous", "next"), distances, strict=True):

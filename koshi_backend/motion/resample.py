@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import KoshiError
 from . import sampling
-from .field import FAR, MotionField, inverse, positions
+from .field import FAR, MotionField, grid, inverse, positions
 
 KERNELS = ("bicubic", "spline")
 # How far a matrix's derivatives may be from those of a shift for the quick way.
@@ -42,7 +42,7 @@ def resample(
         raise KoshiError("bad_value", f"kernel is {kernel!r}.", f"It may be {', '.join(KERNELS)}.")
     planes = picture[0]
     height, width = field.valid.shape
-    if field.is_identity and (height, width) == planes.shape[1:]:
+    if (height, width) == planes.shape[1:] and _stands_still(field):
         out = planes.clone()
     elif sampling.uses_opencv(planes):
         back = None if field.matrix is None else inverse(field.matrix)
@@ -54,6 +54,17 @@ def resample(
     else:
         out = _by_taps(planes, field, border, kernel)
     return (out if limits is None else out.clamp_(*limits))[None]
+
+
+def _stands_still(field: MotionField) -> bool:
+    """Whether every pixel comes from its own place, also where the field does not know that."""
+    if field.matrix is not None:
+        return field.is_identity
+    height, width = field.valid.shape
+    # Few that move do so nowhere at the last pixel: that spares comparing the rest.
+    if field.source[-1, -1].tolist() != [width - 1, height - 1]:
+        return False
+    return torch.equal(field.source.permute(2, 0, 1), grid(width, height, field.source.device))
 
 
 def _by_taps(planes: Tensor, field: MotionField, border: str, kernel: str) -> Tensor:

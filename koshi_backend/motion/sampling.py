@@ -147,6 +147,13 @@ def by_taps(planes: Tensor, x: Tensor, y: Tensor, weigh: Callable[[Tensor], Weig
     return out
 
 
+def catmull_rom_at(planes: Tensor, x: Tensor, y: Tensor, border: str) -> Tensor:
+    """[C, H, W] looked up by Catmull-Rom, in the quickest way that there is: [C, h, w]."""
+    if uses_opencv(planes):
+        return cubic(planes, x, y, border)
+    return by_taps(planes, x, y, catmull_rom, border)
+
+
 def cubic(planes: Tensor, x: Tensor, y: Tensor, border: str) -> Tensor:
     """[C, H, W] looked up by Catmull-Rom with OpenCV's linear look-up: [C, h, w], equal to by_taps to about 1e-5."""
     out = empty(len(planes), *x.shape)
