@@ -15,7 +15,7 @@ from __future__ import annotations
 import cmath
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import bpy
 from mathutils import Matrix, Vector
@@ -81,6 +81,24 @@ class View:
             return None
         fx, fy, cx, cy = self.intrinsics
         return complex(cx + fx * local.x / depth, cy - fy * local.y / depth)
+
+
+def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
+    """The scene's camera as evaluated now, in the numbers that a shot's `motion.cameras` holds.
+
+    Raises BridgeError "no_camera" or "camera_type".
+    """
+    view_of(scene, depsgraph)  # refuses what has no exact projection
+    evaluated = scene.camera.evaluated_get(depsgraph)
+    data, render = evaluated.data, scene.render
+    names = ("lens", "sensor_width", "sensor_height", "sensor_fit", "shift_x", "shift_y", "ortho_scale")
+    return {
+        "matrix_world": [list(row) for row in evaluated.matrix_world.normalized()],
+        "kind": data.type,
+        **{name: getattr(data, name) for name in (*names, "clip_start", "clip_end")},
+        "pixel_aspect_x": render.pixel_aspect_x,
+        "pixel_aspect_y": render.pixel_aspect_y,
+    }
 
 
 def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:

@@ -17,7 +17,7 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import job, sample, state
+from . import guides, job, sample, state
 
 _handle: Any = None
 
@@ -157,13 +157,26 @@ def _follow(running: job.Job) -> bool:
 
 
 def _sample(arguments: argparse.Namespace) -> dict[str, Any]:
-    shot, notes = sample.shot_from_scene(_scene(arguments.scene), arguments.frame_start, arguments.frame_end)
+    scene = _scene(arguments.scene)
+    shot, notes, needs_guides = sample.shot_from_scene(scene, arguments.frame_start, arguments.frame_end)
     for note in notes:
         _say(note)
     if arguments.output is None:
+        if needs_guides:
+            raise BridgeError(
+                "guides",
+                "This shot needs renders of the scene, which take files of their own.",
+                "Name a file with --output; they are written beside it.",
+            )
         if not arguments.json:
             _print_json(shot)
         return {"ok": True, "notes": notes, "shot": shot}
+    if needs_guides:
+        folder = arguments.output.parent / (arguments.output.name.split(".")[0] + "_guides")
+        for line in guides.render_guides(scene, shot, folder.resolve()):
+            _say(line)
+        relative = Path(folder.name)  # read relative to the shot's own file
+        shot |= guides.guides_of(relative, "guides" in shot, "init_image" in shot)
     try:
         arguments.output.write_text(json.dumps(shot, indent=1) + "\n", encoding="utf-8")
     except OSError as error:

@@ -41,3 +41,21 @@ def show_in_sequencers(scene: bpy.types.Scene) -> None:
         workspace = window.workspace
         if hasattr(workspace, "sequencer_scene") and workspace.sequencer_scene is None:
             workspace.sequencer_scene = scene
+
+
+def set_multilayer_exr(settings: Any) -> None:
+    """Image settings for an OpenEXR file with all passes in full precision."""
+    if hasattr(settings, "media_type"):  # 5.0 and later
+        settings.media_type = 'MULTI_LAYER_IMAGE'
+    settings.file_format = 'OPEN_EXR_MULTILAYER'
+    settings.color_depth = '32'
+    settings.exr_codec = 'ZIP'
+
+
+def set_png(settings: Any) -> None:
+    """Image settings for an 8-bit PNG without transparency."""
+    if hasattr(settings, "media_type"):  # 5.0 and later
+        settings.media_type = 'IMAGE'
+    settings.file_format = 'PNG'
+    settings.color_mode = 'RGB'
+    settings.color_depth = '8'

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import reader, sample, sequencer, settings, state
+from . import guides, reader, sample, sequencer, settings, state
 
 BUDGET = 0.01  # seconds of the main thread per tick
 GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets the button back
@@ -25,21 +25,46 @@ GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets
 class Job:
     """A worker of `reader` and its messages. Create and use it on the main thread only.
 
-    scene: name of the scene that gets the frames.
+    scene: name of the scene that gets the frames. prepare: what Blender itself has to make first, a step at a time;
+    it yields a line for the panel after each.
     """
 
-    def __init__(self, scene: str, work: Any, *arguments: Any) -> None:
+    def __init__(self, scene: str, work: Any, *arguments: Any, prepare: Iterator[str] | None = None) -> None:
         self.scene = scene
         self.over = False
+        self._prepare = prepare
         self.jobs: list[dict[str, Any]] = []  # the server's job records, once `reader.connect` has them
         self._signals = reader.Signals()
         self._cancelled_at: float | None = None
         self._work, self._arguments = work, arguments
 
     def start(self) -> None:
-        """Start the reader thread."""
+        """Start the reader thread, unless something has to be prepared first."""
         state.log()  # the thread logs; its file must be set up here
-        reader.start(self._work, *self._arguments, signals=self._signals)
+        if self._prepare is None:
+            reader.start(self._work, *self._arguments, signals=self._signals)
+
+    def _go_on_preparing(self) -> None:
+        """One more step of what has to be made first; after the last one the reader starts."""
+        assert self._prepare is not None
+        try:
+            state.status.message = next(self._prepare)
+        except StopIteration:
+            self._prepare = None
+            self.start()
+        except BridgeError as error:
+            self._drop_preparation()
+            self._handle("failed", error.as_dict())
+        except Exception:
+            self._drop_preparation()
+            state.log().exception("preparing the shot failed")
+            sentence = "Something unexpected went wrong while Blender prepared the shot."
+            self._handle("failed", BridgeError("internal", sentence, f"Details: {state.log_file()}").as_dict())
+
+    def _drop_preparation(self) -> None:
+        if self._prepare is not None:
+            self._prepare.close()
+            self._prepare = None
 
     def cancel(self) -> None:
         """Ask the backend to stop the job. Finished frames are kept."""
@@ -47,15 +72,23 @@ class Job:
             self._cancelled_at = time.monotonic()
             self._signals.cancel.set()
             self._signals.leave.set()
+            if self._prepare is not None:
+                self._drop_preparation()
+                self._handle("cancelled")
+                return
             state.status.phase, state.status.message = "cancelling", "Cancelling"
 
     def detach(self) -> None:
         """Stop watching; the backend goes on."""
+        self._drop_preparation()
         self._signals.leave.set()
         self.over = True
 
     def pump(self, budget: float = BUDGET, wait: float = 0.0) -> bool:
         """Handle messages for `budget` seconds, after waiting up to `wait` for one. True if any came."""
+        if self._prepare is not None:
+            self._go_on_preparing()
+            return True
         changed = False
         until = time.monotonic() + wait + budget
         while not self.over:
@@ -139,7 +172,9 @@ def start_render(scene: bpy.types.Scene, frame_start: int | None = None, frame_e
     sampled = sample.shot_from_scene(scene, frame_start, frame_end)
     base, note = sequencer.takes_folder()
     take = reader.Take(base, sequencer.take_stem(scene), shot=sampled.shot)
-    job = Job(scene.name, reader.render, settings.backend(), take)
+    folder = guides.guides_folder(scene)
+    prepare = guides.render_guides(scene, sampled.shot, folder) if sampled.guides else None
+    job = Job(scene.name, reader.render, settings.backend(), take, prepare=prepare)
     state.begin(job, scene.name, "Starting", [*sampled.notes, *([note] if note else [])])
     state.status.frames = sampled.shot["frames"]
     job.start()

@@ -16,7 +16,7 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import SCHEDULES
-from . import camera
+from . import camera, guides
 from .camera import Similarity, View
 
 MULTIPLE = 16  # the models see the picture in blocks of this many pixels
@@ -29,6 +29,7 @@ class Sampled(NamedTuple):
 
     shot: dict[str, Any]
     notes: list[str]
+    guides: bool = False  # whether it names files that guides.render_guides has to make
 
 
 def shot_from_scene(
@@ -51,7 +52,7 @@ def shot_from_scene(
         *_check_prompts(settings, last),
     ]
     raise_problems(problems)
-    table, seeds, views = _sample(scene, first, last)
+    table, seeds, views, cameras = _sample(scene, first, last)
     raise_problems(_check_drivers(scene))
     if bpy.app.autoexec_fail:
         notes.append(
@@ -63,6 +64,9 @@ def shot_from_scene(
     schedules = {name: _short(values) for name, values in table.items()}
     if len(set(seeds)) > 1:
         schedules["seed"] = seeds
+    files = guides.guides_of(guides.guides_folder(scene), exact=bool(cameras), start=settings.start == 'SCENE')
+    if cameras:
+        files["motion"] = {"source": "camera", "cameras": cameras}
     return Sampled(
         {
             "koshi": 1,
@@ -78,8 +82,10 @@ def shot_from_scene(
             "schedules": schedules,
             "feedback": {"carry": "pixels", "condition": CONDITIONS[settings.mode]},
             "strength_convention": "denoise",
+            **files,
         },
         notes,
+        bool(files),
     )
 
 
@@ -117,12 +123,13 @@ def evaluated(scene: bpy.types.Scene) -> Iterator[bpy.types.Depsgraph]:
 
 def _sample(
     scene: bpy.types.Scene, first: int, last: int
-) -> tuple[dict[str, list[float]], list[int], list[View]]:
-    """Per frame: the schedules, the seed, and the camera if it is what moves the picture."""
-    follow = scene.koshi.motion_source == 'CAMERA'
+) -> tuple[dict[str, list[float]], list[int], list[View], list[dict[str, Any]]]:
+    """Per frame: the schedules, the seed, and the camera, as a view or as numbers, if it is what moves the picture."""
+    source = scene.koshi.motion_source
     table: dict[str, list[float]] = {name: [] for name in SCHEDULES}
     seeds: list[int] = []
     views: list[View] = []
+    cameras: list[dict[str, Any]] = []
     with evaluated(scene) as depsgraph:
         for frame in range(first, last + 1):
             scene.frame_set(frame)
@@ -130,12 +137,15 @@ def _sample(
             for name, values in table.items():
                 values.append(_rounded(getattr(settings, name)))
             seeds.append(settings.seed)
-            if follow:
+            if source != 'CURVES':
                 try:
-                    views.append(camera.view_of(scene, depsgraph))
+                    if source == 'EXACT':
+                        cameras.append(camera.numbers_of(scene, depsgraph))
+                    else:
+                        views.append(camera.view_of(scene, depsgraph))
                 except BridgeError as error:
                     raise _at_frame(error, frame) from error
-    return table, seeds, views
+    return table, seeds, views, cameras
 
 
 def _add_camera(table: dict[str, list[float]], views: list[View], first: int, notes: list[str]) -> None:

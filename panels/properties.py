@@ -39,6 +39,22 @@ MOTION_SOURCES = (
         "The scene camera's motion as zoom, turn and shift of the picture at the focus distance, "
         "with the values below applied on top",
     ),
+    (
+        "EXACT",
+        "Camera, Exact",
+        "Every pixel follows the scene camera over the scene's own depth, and objects that move by themselves; "
+        "what comes into view is painted anew. The values below are applied on top",
+    ),
+)
+
+STARTS = (
+    ("PROMPT", "Prompt", "The model draws the first frame from its prompt alone"),
+    (
+        "SCENE",
+        "Scene",
+        "The first frame is painted over a render of the scene, so that the picture has the scene's layout; "
+        "strength at that frame says how much is made anew",
+    ),
 )
 
 # Sampled once per frame, in this order. `seed` is handled apart: it is also the shot's own seed.
@@ -198,6 +214,13 @@ class KoshiSettings(bpy.types.PropertyGroup):
         description="What moves the picture",
         items=MOTION_SOURCES,
         default='CURVES',
+        options=set(),
+    )
+    start: EnumProperty(
+        name="Start From",
+        description="What the first frame is made from",
+        items=STARTS,
+        default='PROMPT',
         options=set(),
     )
     prompts: CollectionProperty(type=KoshiPrompt)

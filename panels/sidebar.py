@@ -122,6 +122,7 @@ class _Motion:
         source = layout.column()
         source.use_property_decorate = False
         source.prop(settings, "motion_source")
+        source.prop(settings, "start")
         column = layout.column()
         column.prop(settings, "zoom")
         column.prop(settings, "angle")

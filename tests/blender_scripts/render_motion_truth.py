@@ -186,5 +186,6 @@ def render(scene: bpy.types.Scene, path: Path, samples: int, filter_width: float
     bpy.ops.render.render(animation=True)
 
 
-folder, cases = arguments()
-main(Path(folder), json.loads(cases))
+if __name__ == "__main__":
+    to, wanted = arguments()
+    main(Path(to), json.loads(wanted))
