@@ -7,20 +7,17 @@ Prints a table in Markdown: processor time of one frame of SIDE x SIDE (default 
 (default 15) times everything once, in turn, so that a busy machine troubles all alike; "of warpAffine" is the median
 of the rounds' ratios. Run from the project's folder, in the backend's environment.
 
-Measured on one core of a server processor whose other core and memory were busy with other work: two runs, the least
-of both, the medians, and how many times warpAffine (OpenCV 5.0, torch 2.13):
+Measured 2026-11-21 on one core of a server processor whose other core was partly busy: two runs, the least of both,
+the medians, and how many times warpAffine (OpenCV 5.0, torch 2.13):
 
-    cv2.warpAffine, cubic     11.7 ms   11.9, 12.1
-    2D warp                   15.7 ms   18.8, 19.0   1.6          goal 15 ms, missed by 5 % and more
-    camera-exact              55.8 ms   69.4, 75.9   5.9, 6.0     goal 60 ms, met by the least only
-    colour match, LAB         15.7 ms   16.6, 18.8   1.4, 1.6     goal 15 ms, missed by 5 % and more
-    3D warp                   54.1 ms   70.8, 77.5   5.9, 6.2
-    anchored: one more move   73.7 ms   89.2, 95.1   7.4, 7.8
-    anchored: shown           48.4 ms   55.5, 59.9   4.6, 4.8
+    cv2.warpAffine, cubic     11.7 ms   13.2, 12.2
+    2D warp                   15.7 ms   17.0, 17.7   1.3, 1.4     goal 15 ms, missed by 5 % and more
+    camera-exact              53.3 ms   64.9, 61.9   4.7, 5.1     goal 60 ms, met by the least only
+    colour match, LAB         15.5 ms   17.0, 16.3   1.3, 1.4     goal 15 ms, missed by 3 % and more
+    3D warp                   47.2 ms   54.4, 55.1   4.1, 4.5
+    anchored: one more move   67 ms, shown 48 ms at the least
 
-Much of the spread is memory: fresh pages cost 2 microseconds each, and whether a call gets them depends on what was
-freed before. With MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ at 1000000000, which keeps pages, two runs had
-medians of 17 ms for the 2D warp and 56 and 58 ms for camera-exact.
+Without `prepare`, which keeps freed memory: camera-exact 75.1 and 92.9 ms, 3D 80.5 and 86.8, colours 19.2 and 22.1.
 """
 
 from __future__ import annotations

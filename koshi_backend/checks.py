@@ -67,7 +67,7 @@ def turn_strength(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     if draft.get("strength_convention") != "deforum":
         return
     draft["strength_convention"] = "denoise"
-    table = draft.get("schedules")
+    table = draft.get("schedules", {})
     if not isinstance(table, dict) or not renderable(draft.get("frames")):
         return
     # A Deforum document that is silent about strength means Deforum's default.

@@ -75,11 +75,30 @@ def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) ->
 @contextmanager
 def _copied(scene: bpy.types.Scene) -> Iterator[bpy.types.Scene]:
     copy = scene.copy()
+    pinholes: dict[bpy.types.Object, bpy.types.Object] = {}
     try:
         copy.name = ".koshi_guides"
+        for owner in (copy, *copy.timeline_markers):
+            if (camera := owner.camera) is not None and camera.type == 'CAMERA' and camera.data.dof.use_dof:
+                if camera not in pinholes:
+                    pinholes[camera] = _pinhole(camera)
+                owner.camera = pinholes[camera]
         yield copy
     finally:
         bpy.data.scenes.remove(copy)
+        for made in pinholes.values():
+            data = made.data
+            bpy.data.objects.remove(made)
+            bpy.data.cameras.remove(data)
+
+
+def _pinhole(camera: bpy.types.Object) -> bpy.types.Object:
+    """The same camera, its animation included, without depth of field: that lets rays begin all over the lens, and
+    near things were .03 px beside their place."""
+    made = camera.copy()
+    made.data = camera.data.copy()
+    made.data.dof.use_dof = False
+    return made
 
 
 def _set_up_start(copy: bpy.types.Scene) -> None:

@@ -130,6 +130,10 @@ def test_deforum_strength_is_turned_round_and_only_on_request() -> None:
     turned = load_shot({**WHOLE, "strength_convention": "deforum"})
     assert turned.values["strength"][0] == pytest.approx(0.4)
     assert load_shot(turned.as_dict()).values["strength"][0] == pytest.approx(0.4)  # not turned twice
+    silent = {key: value for key, value in WHOLE.items() if key != "schedules"}
+    for told in ({}, {"schedules": {}}):  # then Deforum's own default holds, .65
+        shot = load_shot(silent | told | {"strength_convention": "deforum"})
+        assert shot.values["strength"][0] == pytest.approx(0.35)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from training.export import export
 from training.net import TEXT_LENGTH, Net, load_net, make_tokenizer
 from training.optim import orthogonalise
 from training.pictures import SETS, Pictures, draw_pictures, plan, shard_file, work
+from training.settle import settle
 from training.stage import Room
 from training.transformer import Examples, damage, train_transformer
 from training.world import Camera, motion, render
@@ -175,7 +176,7 @@ def test_the_budget_grows_with_the_minutes() -> None:
     shares = [share_out(minutes, 2) for minutes in (5, 20, 360)]
     assert [s.pictures for s in shares] == sorted(s.pictures for s in shares)
     for minutes, s in zip((5, 20, 360), shares, strict=True):
-        assert s.autoencoder + s.transformer + s.distill + s.judge < 0.95 * minutes
+        assert s.autoencoder + s.settle + s.transformer + s.distill + s.judge < 0.95 * minutes
 
 
 # ---- the steps
@@ -238,14 +239,15 @@ def model(room: Room) -> Path:
     """A model that went through all steps, a few batches each."""
     short = dataclasses.replace(room, steps=2)
     if not (room.folder / "autoencoder.pt").is_file():
-        train_autoencoder(short, examined=0)
+        train_autoencoder(short)
+    settle(short, examined=0)
     train_transformer(short)
     train_distilled(dataclasses.replace(room, steps=1))
     return export(room)
 
 
 def test_every_step_leaves_a_log_and_a_plot(model: Path, room: Room) -> None:
-    for name in ("autoencoder", "transformer", "distill"):
+    for name in ("autoencoder", "settle", "transformer", "distill"):
         with Image.open(model / "training" / f"{name}.png") as plot:
             assert len(plot.convert("RGB").getcolors(2**20) or ()) > 3
         assert (model / "training" / f"{name}.jsonl").read_text(encoding="utf-8").count('"commit"') >= 1

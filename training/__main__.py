@@ -29,6 +29,7 @@ from koshi_backend.errors import KoshiError
 if TYPE_CHECKING:
     from .stage import Room
 
+SETTLED = 8  # steps of the autoencoder to one in which its loop settles, where steps are counted
 STEPS = ("world", "autoencoder", "transformer", "distill", "export", "judge", "card")
 
 
@@ -139,8 +140,11 @@ def run(given: argparse.Namespace) -> int:
             draw_pictures(room, kept.get("pictures") or budget.pictures, processors)
         elif name == "autoencoder":
             from .autoencoder import train_autoencoder
+            from .settle import settle
 
-            train_autoencoder(dataclasses.replace(room, minutes=budget.autoencoder), 0 if given.no_measure else 40)
+            train_autoencoder(dataclasses.replace(room, minutes=budget.autoencoder))
+            last = dataclasses.replace(room, minutes=budget.settle, steps=-(-room.steps // SETTLED))
+            settle(last, 0 if given.no_measure else 40)
         elif name == "transformer":
             from .transformer import train_transformer
 

@@ -77,7 +77,7 @@ def trainable(name: str) -> bool:
 
 
 def trained(folder: Path) -> Autoencoder:
-    """The autoencoder of a run with its averaged decoder, float32, on the CPU."""
+    """The autoencoder of a run with averaged weights, settled if it has been, float32, on the CPU."""
     parts = load_file(folder / "encoder.safetensors")
     net = built(parts)
     saved = torch.load(folder / "autoencoder.pt", map_location="cpu", weights_only=True)
@@ -85,6 +85,9 @@ def trained(folder: Path) -> Autoencoder:
     missing = learned.load_state_dict(saved["state"]["net"]["average"], strict=False).missing_keys
     if unknown := [name for name in missing if trainable(name)]:
         raise RuntimeError(f"the autoencoder's checkpoint lacks {unknown[0]}")
+    if (folder / "settle.pt").is_file():
+        saved = torch.load(folder / "settle.pt", map_location="cpu", weights_only=True)
+        learned.load_state_dict(saved["state"]["average"], strict=False)
     return net.requires_grad_(False)
 
 
@@ -118,8 +121,8 @@ def held_out(count: int, size: int = 256) -> Tensor:
     return torch.stack(found).permute(0, 3, 1, 2) * 2 - 1
 
 
-def train_autoencoder(room: Room, examined: int = 40) -> None:
-    """Train the decoder of `room.folder`, or go on with it, then measure it on held-out pictures."""
+def train_autoencoder(room: Room) -> None:
+    """Train the autoencoder of `room.folder`, or go on with it."""
     pictures = Pictures(room.folder)
     torch.manual_seed(room.seed)
     parts = encoder_parts(room, pictures)
@@ -165,9 +168,6 @@ def train_autoencoder(room: Room, examined: int = 40) -> None:
         masters.push(keep=min(0.99, (step + 1) / (step + 20)))
         stage.note(**{"loop" if loop else "pixels": error.square().mean(), "cycle": cycle, "detail": detail})
         stage.note(age=float(rounds.age.clamp_min(0).float().mean()))
-    masters.push(average=True)
-    if examined:
-        stage.result(**measure(learned.encoder, linear, decode, held_out(examined).to(room.device)))
 
 
 def tint(error: Tensor) -> Tensor:

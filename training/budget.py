@@ -19,6 +19,7 @@ class Budget:
 
     pictures: int
     autoencoder: float
+    settle: float
     transformer: float
     distill: float
     judge: float
@@ -30,9 +31,11 @@ def default_minutes(device: torch.device) -> float:
 
 
 def share_out(minutes: float, processors: int) -> Budget:
-    """10 % pictures, 20 % autoencoder, 52 % transformer, 12 % distillation, 2 % judge (30 s at least); some is left."""
+    """10 % pictures, 20 % autoencoder (a fifth of that to settle its loop), 52 % transformer, 12 % distillation, 2 %
+    judge (30 s at least); some is left."""
     count = round(min(minutes * 0.10 * PICTURES_A_MINUTE * processors, MOST_PICTURES, 3000 + 100 * minutes))
-    return Budget(max(count, 24), 0.20 * minutes, 0.52 * minutes, 0.12 * minutes, max(0.02 * minutes, 0.5))
+    learning = (0.16 * minutes, 0.04 * minutes, 0.52 * minutes, 0.12 * minutes)
+    return Budget(max(count, 24), *learning, judge=max(0.02 * minutes, 0.5))
 
 
 def expected(minutes: float, device: torch.device) -> str:

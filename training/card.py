@@ -14,6 +14,7 @@ from koshi_backend.models.identity import model_identity
 
 from .captions import ADJECTIVES, SCENES, STYLES, TIMES, WEATHERS
 from .examine import SECTIONS
+from .export import LOGS
 from .figures import Row, read_rows
 from .stage import write_atomically
 
@@ -122,7 +123,7 @@ def text_of(folder: Path, whole: dict[str, Any]) -> str:
     counts, kept = weights(folder), folder / "training"
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.parent != kept)
     listed = "\n".join(f"| {title} | {counts[part] / 1e6:.2f} million |" for part, title in PARTS.items())
-    courses = {name: course(kept / f"{name}.jsonl") for name in ("autoencoder", "transformer", "distill")}
+    courses = {name: course(kept / f"{name}.jsonl") for name in LOGS}
     trained = "\n".join(f"- {name}: {line} ([log](training/{name}.jsonl))" for name, line in courses.items() if line)
     plots = "\n".join(f"![{n}: loss by step](training/{n}.png)" for n in courses if (kept / f"{n}.png").is_file())
     words = "\n".join(f"| {scene} | {', '.join(ADJECTIVES[scene])} |" for scene in SCENES)

@@ -60,7 +60,7 @@ KOSHI = {
     "note": "The small text encoder has 4 layers; pass text_encoder_out_layers=(1,2,3) and max_sequence_length=24 "
     "instead of the pipeline's defaults (9,18,27) and 512.",
 }  # fmt: skip
-LOGS = ("autoencoder", "transformer", "distill")
+LOGS = ("autoencoder", "settle", "transformer", "distill")
 
 
 def parts_of(native: Tensor, source: Source) -> dict[str, Tensor]:

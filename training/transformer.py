@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .autoencoder import random_warp, trained
 from .captions import caption
-from .encoder import LinearEncoder
+from .correction import CorrectedEncoder
 from .net import TEXT_LENGTH, Net, plain_attention_on_cpu, trainable
 from .optim import Masters, Muon
 from .pictures import Pictures
@@ -53,14 +53,16 @@ class Examples:
     def __init__(self, room: Room) -> None:
         self.room, self.pictures = room, Pictures(room.folder)
         parts = load_file(room.folder / "encoder.safetensors")
-        self.linear = LinearEncoder(parts).to(room.device)
         self.mean = parts["bn.mean"].view(1, -1, 1, 1).to(room.device)
         self.deviation = (parts["bn.var"] + 1e-4).sqrt().view(1, -1, 1, 1).to(room.device)
-        self.decoder = trained(room.folder).decoder.to(room.device, room.dtype, memory_format=torch.channels_last)
+        net = trained(room.folder)
+        self.encoder = CorrectedEncoder(net, parts).to(room.device)
+        self.decoder = net.decoder.to(room.device, room.dtype, memory_format=torch.channels_last)
 
+    @torch.no_grad()
     def latents(self, x: Tensor) -> Tensor:
         """Pictures of -1..1 to normalised packed latents [B, 128, H/16, W/16]."""
-        packed = rearrange(self.linear(x), "b c (h i) (w j) -> b (c i j) h w", i=2, j=2)
+        packed = rearrange(self.encoder(x), "b c (h i) (w j) -> b (c i j) h w", i=2, j=2)
         return (packed - self.mean) / self.deviation
 
     def draw(self, rng: np.random.Generator, small_only: bool, dropped: float) -> Example:
@@ -103,7 +105,8 @@ class Examples:
     def rounds(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         """One to three times through the autoencoder, with small changes of contrast and the blur of resampling."""
         for _ in range(int(rng.integers(1, 4))):
-            x = self.decoder(self.linear(x).to(self.room.dtype, memory_format=torch.channels_last)).float().clamp(-1, 1)
+            z = self.encoder(x).to(self.room.dtype, memory_format=torch.channels_last)
+            x = self.decoder(z).float().clamp(-1, 1)
             mean = x.mean((1, 2, 3), keepdim=True)
             x = (mean + (x - mean) * float(rng.uniform(0.93, 1.10))).clamp(-1, 1)
             if rng.random() < 0.5:

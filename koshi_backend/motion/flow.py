@@ -23,6 +23,8 @@ _SMALLEST_SIDE = 16  # pixels; below it OpenCV's patches do not fit
 # A flow and the flow back may miss each other by this share of their length, and by this much (pixels squared).
 # Sundaram, Brox, Keutzer: Dense point trajectories by GPU-accelerated large displacement optical flow (2010), (5).
 _SHARE, _SLACK = 0.01, 0.5
+# Largest difference of any colour (of 0..1), within so many pixels, that nobody sees as another thing.
+_ALIKE, _AROUND = 0.03, 5
 
 
 def flow_field(
@@ -34,8 +36,9 @@ def flow_field(
     below 0 goes back (Deforum's hybrid_flow_factor). Flow is measured from the new picture to the previous one, the
     way the resampler asks; Deforum measures the other way and turns the sign, which is a different field wherever
     neighbours move differently.
-    check: pixels whose flow is not confirmed by the flow the other way count as uncovered (not valid). It costs a
-    second flow. DIS finds 80 to 99 % of an uncovered strip, farneback nothing: it draws neighbours along.
+    check: pixels whose flow is not confirmed by the flow the other way count as uncovered (not valid), unless they look
+    alike: in a plain sky any flow is as good as another. It costs a second flow. DIS finds 80 to 99 % of an uncovered
+    strip, farneback nothing: it draws neighbours along.
     Raises KoshiError("bad_value" | "bad_guide" | "flow_unavailable").
     """
     if method not in METHODS:
@@ -50,7 +53,8 @@ def flow_field(
     source = grid(width, height, back.device).permute(1, 2, 0) + factor * back
     valid = inside(source, width, height)
     if check:
-        valid &= consistent(back, optical_flow(previous, new, method))
+        # Both are looked up at the full motion: a factor changes where things go, not what was hidden.
+        valid &= consistent(back, optical_flow(previous, new, method)) | _alike(previous, new, back)
     return MotionField(source, valid)
 
 
@@ -71,6 +75,16 @@ def consistent(there: Tensor, back: Tensor) -> Tensor:
     found = found[0].permute(1, 2, 0)
     miss = (there + found).square().sum(-1)
     return miss < _SHARE * (there.square().sum(-1) + found.square().sum(-1)) + _SLACK
+
+
+def _alike(previous: Tensor, new: Tensor, back: Tensor) -> Tensor:
+    """bool [H, W]: all of a pixel's neighbourhood looks as what the flow says it was."""
+    height, width = back.shape[:2]
+    place = grid(width, height, back.device).permute(1, 2, 0) + back
+    where = (place + 0.5) * back.new_tensor([2.0 / width, 2.0 / height]) - 1.0
+    found = F.grid_sample(previous, where[None], padding_mode="border", align_corners=False)
+    difference = (found - new).abs().amax(1, keepdim=True)
+    return F.max_pool2d(difference, _AROUND, stride=1, padding=_AROUND // 2)[0, 0] < _ALIKE
 
 
 def _dis(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
