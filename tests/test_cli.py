@@ -46,6 +46,15 @@ def write_shot(folder: Path, **changes: Any) -> Path:
     return file
 
 
+def test_motion_only_needs_no_model(tmp_path: Path) -> None:
+    shot = write_shot(tmp_path, model="flux.2-klein-9b", frames=5, schedules={"translation_x": 3})
+    done = koshi("animate", shot, "--out", tmp_path / "frames", "--motion-only", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 5
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 5
+    assert "loading" not in done.stderr
+
+
 def test_animate_writes_frames_then_a_video_from_the_store(tmp_path: Path) -> None:
     shot = write_shot(tmp_path)
     first = koshi("animate", shot, "--out", tmp_path / "frames", "--json")
