@@ -30,6 +30,7 @@ from .pictures import Pictures
 from .stage import Room, Stage, warm_up, write_atomically
 from .world import render
 
+STATISTICS = "statistics.safetensors"  # of the latents of the encoder as it is in the end
 LOOP_FROM = 0.55  # part of the time after which the encoder's correction and the feedback loop join
 CYCLE, DETAIL, TINT = 0.15, 0.02, 2.0  # weights beside the pixels' loss
 LOOPED, LIFE, WARPED = 24, 50, 0.15  # pictures in the loop, their mean rounds, how often they are warped
@@ -41,26 +42,41 @@ def encoder_parts(room: Room, pictures: Pictures) -> dict[str, Tensor]:
     """The PCA and the statistics of the packed latents; made once per run folder."""
     path = room.folder / "encoder.safetensors"
     if not path.is_file():
-        trial = len(pictures.rows["square"]) < 200
-        parts = fit(40 if trial else 640)
-        linear, seen = LinearEncoder(parts), []
-        for _ in range(2 if trial else 32):
-            batch = pictures.take("square", 16, np.random.default_rng([room.seed, len(seen)]), torch.device("cpu"))
-            seen.append(rearrange(linear(batch.pictures), "b c (h i) (w j) -> (b h w) (c i j)", i=2, j=2))
-        packed = torch.cat(seen)
-        parts |= {"bn.mean": packed.mean(0), "bn.var": packed.var(0)}
+        parts = fit(40 if is_trial(pictures) else 640)
+        parts |= statistics(room, pictures, LinearEncoder(parts))
         write_atomically(path, lambda aside: save_file(parts, aside))
     return load_file(path)
+
+
+def is_trial(pictures: Pictures) -> bool:
+    """Whether the world is too small to learn anything from, as in tests."""
+    return len(pictures.rows["square"]) < 200
+
+
+@torch.no_grad()
+def statistics(room: Room, pictures: Pictures, encode: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Mean and variance of the packed latents, by which the transformer's are normalised."""
+    seen = []
+    for k in range(2 if is_trial(pictures) else 32):
+        batch = pictures.take("square", 16, np.random.default_rng([room.seed, k]), room.device)
+        seen.append(rearrange(encode(batch.pictures), "b c (h i) (w j) -> (b h w) (c i j)", i=2, j=2).cpu())
+    packed = torch.cat(seen)
+    return {"bn.mean": packed.mean(0), "bn.var": packed.var(0)}
 
 
 def built(parts: dict[str, Tensor]) -> Autoencoder:
     """The autoencoder with its encoder and statistics; the decoder is still random."""
     net = write_encoder(new_autoencoder(), parts)
     open_correction(net, seed=1)
+    set_statistics(net, parts)
+    return net.eval()
+
+
+def set_statistics(net: Autoencoder, parts: dict[str, Tensor]) -> None:
+    """Put what `statistics` found where FLUX.2 keeps it."""
     net.bn.running_mean.copy_(parts["bn.mean"])
     net.bn.running_var.copy_(parts["bn.var"])
     net.bn.num_batches_tracked.fill_(1)
-    return net.eval()
 
 
 class Learned(nn.Module):
@@ -88,6 +104,8 @@ def trained(folder: Path) -> Autoencoder:
     if (folder / "settle.pt").is_file():
         saved = torch.load(folder / "settle.pt", map_location="cpu", weights_only=True)
         learned.load_state_dict(saved["state"]["average"], strict=False)
+    if (folder / STATISTICS).is_file():
+        set_statistics(net, load_file(folder / STATISTICS))
     return net.requires_grad_(False)
 
 

@@ -17,15 +17,27 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .autoencoder import DETAIL, TINT, Learned, built, detail_error, held_out, measure, random_warp, tint
+from .autoencoder import (
+    DETAIL,
+    STATISTICS,
+    TINT,
+    Learned,
+    built,
+    detail_error,
+    held_out,
+    measure,
+    random_warp,
+    statistics,
+    tint,
+)
 from .correction import LEARNED
 from .encoder import LinearEncoder
 from .optim import Masters, Muon
 from .pictures import Pictures
-from .stage import Room, Stage, warm_up
+from .stage import Room, Stage, warm_up, write_atomically
 
 POOL, LIFE = 128, 40  # pictures on their way, and their mean rounds
 FRESH, TAKEN = 2, 2  # new pictures and pictures of the pool in a batch
@@ -158,6 +170,9 @@ def settle(room: Room, examined: int = 40) -> None:
             stage.note(rounds=squared[n:].mean(), cycle=cycle[n:].mean())
     for masters in both:
         masters.push(average=True)
+    if not (room.folder / STATISTICS).is_file():  # whatever is trained on latents goes by the first ones
+        measured = statistics(room, pictures, encoder)
+        write_atomically(room.folder / STATISTICS, lambda aside: save_file(measured, aside))
     if examined:
         linear = LinearEncoder(parts).to(room.device)
         with torch.no_grad():
