@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..errors import KoshiError, problem, raise_problems
+from ..quiet import quiet
 from .maps import DepthMap, Kind
 from .stabilise import first_alignment
 
@@ -134,7 +133,7 @@ def _load_net(folder: Path, family: str) -> nn.Module:
     from transformers import AutoModelForDepthEstimation
 
     try:
-        with _quiet():
+        with quiet():
             net, report = AutoModelForDepthEstimation.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
@@ -203,18 +202,3 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise KoshiError("bad_model_file", f"{file} holds no settings.", _FETCH_AGAIN)
     return written
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and load report; what was set before is put back."""
-    from transformers.utils import logging as transformers_logging
-
-    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()

@@ -6,11 +6,9 @@ The states after a few chosen layers are all that is used, so the layers above t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, Qwen3Model
-from transformers.utils import logging as transformers_logging
 
 from ..errors import KoshiError, problem, raise_problems
+from ..quiet import quiet
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +126,7 @@ def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
     try:
-        with _quiet():  # its report lists the left-out layers as a fault
+        with quiet():  # its report lists the left-out layers as a fault
             model, report = Qwen3Model.from_pretrained(
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
             )
@@ -145,19 +143,6 @@ def _load_qwen(folder: Path, layers: int, dtype: torch.dtype) -> nn.Module:
     model.norm = nn.Identity()  # so that the state after the last kept layer is the raw one
     return model.eval().requires_grad_(False)
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and load report; what was set before is put back."""
-    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def _is_spare(name: str, layers: int) -> bool:
