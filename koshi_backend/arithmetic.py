@@ -59,13 +59,14 @@ def _whole(value: Number) -> int:
 def _bits(function: Callable[[int, int], int]) -> Callable[[Number, Number], Number]:
     def run(left: Number, right: Number) -> Number:
         if type(left) is type(right) is bool:
-            return bool(function(left, right))
+            return bool(function(left, right))  # of two comparisons, a comparison
         return function(_whole(left), _whole(right))
 
     return run
 
 
-def _shift_left(value: int, places: int) -> int:
+def _shift_left(left: Number, right: Number) -> Number:
+    value, places = _whole(left), _whole(right)
     if places > INTEGER_BITS and value:
         raise OverflowError
     return _fits(value << places) if value else 0
@@ -101,8 +102,8 @@ OPERATORS: dict[str, Callable[[Number, Number], Number]] = {
     "//": lambda a, b: a // b,
     "%": lambda a, b: a % b,
     "**": _power,
-    "<<": _bits(_shift_left),
-    ">>": _bits(lambda a, b: a >> b),
+    "<<": _shift_left,
+    ">>": lambda a, b: _whole(a) >> _whole(b),
     "&": _bits(lambda a, b: a & b),
     "|": _bits(lambda a, b: a | b),
     "^": _bits(lambda a, b: a ^ b),
