@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from koshi_backend import create_pipeline
 from koshi_backend.errors import KoshiError
+from koshi_backend.models.autoencoder import Autoencoder, AutoencoderConfig
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_autoencoder, load_transformer
 from koshi_backend.models.pool import _complete
@@ -94,7 +95,7 @@ def test_missing_unknown_and_misshapen_tensors_are_all_listed(copy: Path) -> Non
     assert "missing" in found["proj_out.weight"]
     assert "missing" in found["transformer_blocks.1.attn.to_k.weight"]
     assert "does not know" in found["something.else.weight"]
-    assert "(512, 255)" in found["final_layer.adaLN_modulation.1.weight"]
+    assert "(512, 255)" in found["norm_out.linear.weight"]
 
 
 def test_shards_are_read_and_a_missing_one_is_named(copy: Path) -> None:
@@ -122,6 +123,32 @@ def test_a_broken_shard_index_is_named(copy: Path, text: str) -> None:
         load_transformer(copy / "transformer", CPU, torch.float32)
 
 
+def test_the_small_decoder_comes_with_the_whole_encoder_in_one_native_file(tmp_path: Path) -> None:
+    config = AutoencoderConfig(widths=(32, 32, 64, 64), decoder_widths=(32, 64, 96, 96))
+    net = Autoencoder(config)
+    file = tmp_path / "full_encoder_small_decoder.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, file)
+    loaded = load_autoencoder(file, CPU, torch.float32)
+    assert loaded.config == config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), net.parameters(), strict=True))
+
+
+def test_a_wrong_size_is_told_by_the_tensor_that_differs_from_the_rest(copy: Path) -> None:
+    for name in ("x_embedder.weight", "single_transformer_blocks.0.attn.norm_q.weight"):
+        state = load_file(copy / WEIGHTS)
+        change(copy / WEIGHTS, name, torch.cat([state[name], state[name][:1]]))
+        with pytest.raises(KoshiError) as caught:
+            load_transformer(copy / "transformer", CPU, torch.float32)
+        assert [fault["field"] for fault in caught.value.problems] == [name]
+        change(copy / WEIGHTS, name, state[name])
+
+
+def test_halves_that_cannot_be_joined_are_named_together(copy: Path) -> None:
+    change(copy / WEIGHTS, "transformer_blocks.0.attn.to_k.weight", torch.zeros(256, 255))
+    with pytest.raises(KoshiError, match=r"attn\.to_q\.weight \+ .*\(256, 255\).* must come to \(768, 256\)"):
+        load_transformer(copy / "transformer", CPU, torch.float32)
+
+
 def test_a_half_finished_download_is_not_taken_for_a_model(tiny: Path, copy: Path) -> None:
     assert _complete(tiny)
     (copy / WEIGHTS).unlink()
@@ -131,9 +158,9 @@ def test_a_half_finished_download_is_not_taken_for_a_model(tiny: Path, copy: Pat
 
 
 def test_the_wrong_kind_of_file_is_refused(tiny: Path) -> None:
-    with pytest.raises(KoshiError, match=r"no FLUX\.2 transformer"):
+    with pytest.raises(KoshiError, match=r"no FLUX transformer"):
         load_transformer(tiny / "vae", CPU, torch.float32)
-    with pytest.raises(KoshiError, match=r"no FLUX\.2 autoencoder"):
+    with pytest.raises(KoshiError, match=r"no FLUX autoencoder"):
         load_autoencoder(tiny / "transformer", CPU, torch.float32)
 
 

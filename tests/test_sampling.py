@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koshi_backend.errors import Cancelled
-from koshi_backend.models.sampling import empirical_mu, euler, flow_times, shift, unshift
+from koshi_backend.models.sampling import Mu, empirical_mu, euler, flow_times, linear_mu, no_shift, shift, unshift
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,27 @@ def test_four_steps_are_klein_s_table(tokens: int, table: list[float]) -> None:
     assert flow_times(tokens, 4) == pytest.approx(table, abs=6e-5)
 
 
+def test_flux1_s_schedules() -> None:
+    assert flow_times(1024, 4, mu=no_shift) == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-12)
+    assert flow_times(4096, 4, mu=no_shift) == flow_times(256, 4, mu=no_shift)
+    assert [linear_mu(tokens, 20) for tokens in (256, 1024, 4096)] == pytest.approx([0.5, 0.63, 1.15])
+    assert flow_times(1024, 4, mu=linear_mu) == pytest.approx([1, 0.849, 0.6525, 0.385, 0], abs=3e-4)
+    assert flow_times(4096, 4, mu=linear_mu) == pytest.approx([1, 0.9045, 0.7595, 0.5128, 0], abs=6e-5)
+
+
 def test_re_spaced_steps() -> None:
     assert flow_times(1024, 4, 0.7) == pytest.approx([0.7, 0.619, 0.503, 0.322, 0], abs=6e-4)
     assert flow_times(1024, 2, 0.3) == pytest.approx([0.3, 0.173, 0], abs=1.5e-3)
 
 
-@given(st.floats(1e-4, 1.0), st.integers(1, 50), st.sampled_from([64, 256, 1024, 4096, 8192]))
-def test_times_fall_from_the_start_to_zero(start: float, steps: int, tokens: int) -> None:
-    times = flow_times(tokens, steps, start)
+@given(
+    st.floats(1e-4, 1.0),
+    st.integers(1, 50),
+    st.sampled_from([64, 256, 1024, 4096, 8192]),
+    st.sampled_from([empirical_mu, linear_mu, no_shift]),
+)
+def test_times_fall_from_the_start_to_zero(start: float, steps: int, tokens: int, mu: Mu) -> None:
+    times = flow_times(tokens, steps, start, mu)
     assert times[0] == start
     assert times[-1] == 0.0
     assert all(a > b for a, b in itertools.pairwise(times))

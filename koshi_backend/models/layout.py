@@ -2,6 +2,7 @@
 """Where each native tensor is found in a diffusers folder: names, concatenations and reshapes.
 
 The native name is the key. Everything is a copy of rows, so the conversion is exact to the bit.
+Here are FLUX.2's transformer and both families' autoencoders; layout1.py has FLUX.1's transformer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ class Source:
         if self.change == "conv" and whole.ndim == 2:
             return whole[:, :, None, None]
         return whole
+
+    def shape(self, parts: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+        """The shape `join` gives; None where the parts cannot be joined."""
+        first, *rest = parts
+        if rest and (not first or any(not part or part[1:] != first[1:] for part in rest)):
+            return None
+        whole = (sum(part[0] for part in parts), *first[1:]) if rest else first
+        return (*whole, 1, 1) if self.change == "conv" and len(whole) == 2 else whole
 
 
 _TRANSFORMER_FIXED = {
@@ -80,7 +89,7 @@ def transformer_source(name: str) -> Source:
 
 
 def autoencoder_source(name: str, levels: int) -> Source:
-    """The diffusers tensor behind a native FLUX.2 autoencoder tensor. levels: resolutions, 4 in FLUX.2."""
+    """The diffusers tensor behind a native autoencoder tensor. levels: resolutions, 4 in FLUX.1 and FLUX.2."""
     if name.startswith("bn."):
         return Source((name,))
     if ".quant_conv." in name or ".post_quant_conv." in name:

@@ -1,242 +1,270 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From safetensors files to modules on a device.
+"""Transformers and autoencoders of FLUX.1 and FLUX.2 from files.
 
 Both layouts are read: native single files (with or without ComfyUI's prefix) and diffusers folders, sharded or not.
-The configuration is found from the tensors' shapes. Missing, unknown and misshapen tensors are all listed.
+Layout, family and configuration are found from the tensors' names and shapes; config.json only adds what shapes do
+not show. Missing, unknown and misshapen tensors are all listed.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from ..errors import KoshiError, problem, raise_problems
-from .autoencoder import Autoencoder, AutoencoderConfig
-from .flux2 import THETA, Flux2Config, Flux2Transformer
+from . import flux1, flux2
+from .autoencoder import FLUX1_CHANNELS, LATENT_CHANNELS, Autoencoder, AutoencoderConfig, FixedNormalisation
+from .flux1 import Flux1Config, Flux1Transformer
+from .flux2 import Flux2Config, Flux2Transformer
 from .layout import Source, autoencoder_source, transformer_source
+from .layout1 import flux1_transformer_source
+from .tensor_files import FETCH_AGAIN, TensorFiles, fill, read_config
 
-_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-_Net = TypeVar("_Net", bound=nn.Module)
+Transformer = Flux1Transformer | Flux2Transformer
+_Chosen = TypeVar("_Chosen", bound=Transformer)
+_Finder = Callable[[str], Source]
+
+_FAMILIES: dict[type[Transformer], str] = {Flux1Transformer: "FLUX.1", Flux2Transformer: "FLUX.2"}
+# Published FLUX.1 models that take more channels beside the noise, by the channels of their first layer.
+_FLUX1_VARIANTS = {
+    2 * flux1.CHANNELS: "FLUX.1 Canny or FLUX.1 Depth (128 channels: noise and a control picture)",
+    6 * flux1.CHANNELS: "FLUX.1 Fill (384 channels: noise, a picture and its mask)",
+}
 
 
-class TensorFiles:
-    """The named tensors of one safetensors file or of a folder's shards, read only when asked for.
+def find_family(path: Path) -> type[Flux1Transformer] | type[Flux2Transformer]:
+    """The class that a folder's or a single file's transformer is loaded as. Reads only the headers."""
+    return _detect(TensorFiles(path, "transformer"))[0]
 
-    Raises KoshiError("bad_model_file") when a file is missing, cut short or not safetensors.
+
+@overload
+def load_transformer(path: Path, device: torch.device, dtype: torch.dtype) -> Flux2Transformer: ...
+@overload
+def load_transformer(path: Path, device: torch.device, dtype: torch.dtype, family: type[_Chosen]) -> _Chosen: ...
+def load_transformer(
+    path: Path, device: torch.device, dtype: torch.dtype, family: type[Any] = Flux2Transformer
+) -> Transformer:
+    """A transformer from a folder or a single file.
+
+    family: the class that the caller can run; `find_family` tells which one a path holds.
+    Raises KoshiError("bad_model") when the files hold another family, a variant that Koshi cannot run, or tensors
+    that do not fit; KoshiError("bad_model_file") when a file is missing or damaged.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._place: dict[str, tuple[Any, str]] = {}
-        for file in _files(path):
-            handle = _open(file)
-            for stored in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                name = stored
-                for prefix in _PREFIXES:
-                    name = name.removeprefix(prefix)
-                self.shapes[name] = tuple(handle.get_slice(stored).get_shape())
-                self._place[name] = (handle, stored)
-
-    def read(self, name: str) -> Tensor:
-        handle, stored = self._place[name]
-        tensor: Tensor = handle.get_tensor(stored)
-        return tensor
-
-
-def load_transformer(path: Path, device: torch.device, dtype: torch.dtype) -> Flux2Transformer:
-    """A FLUX.2 transformer from a folder or a single file."""
-    files = TensorFiles(path)
-    native = "img_in.weight" in files.shapes
-    if not native and "x_embedder.weight" not in files.shapes:
+    files = TensorFiles(path, "transformer")
+    found, source = _detect(files)
+    if found is not family:
         raise KoshiError(
-            "bad_model", f"{path} holds no FLUX.2 transformer.", "Name a folder or file of the FLUX.2 family."
+            "bad_model",
+            f"{path} holds a {_FAMILIES[found]} transformer, where one of {_FAMILIES[family]} is needed.",
+            "Name a model of that family, or keep all parts of a model in one folder.",
         )
-    source = _as_is if native else transformer_source
-    config = transformer_config(_native_shapes(files, native), _read_config(path))
+    written = read_config(path)
+    net: Transformer
     with torch.device("meta"):
-        net = Flux2Transformer(config)
-    return _fill(net, files, source, device, dtype)
+        if found is Flux1Transformer:
+            net = Flux1Transformer(_flux1_config(files, source, written))
+        else:
+            net = Flux2Transformer(_flux2_config(files, source, written))
+    return fill(net, files, source, device, dtype)
 
 
 def load_autoencoder(path: Path, device: torch.device, dtype: torch.dtype) -> Autoencoder:
-    """A FLUX.2 autoencoder from a folder or a single file. The statistics stay in float32."""
-    files = TensorFiles(path)
-    native = "encoder.down.0.block.0.conv1.weight" in files.shapes
-    config = autoencoder_config(files.shapes, native, _read_config(path))
-    levels = len(config.widths)
+    """FLUX.1's or FLUX.2's autoencoder from a folder or a single file. Statistics stay as they are stored.
+
+    The family is told by the latent's channels, 16 or 32 (`config.channels`).
+    """
+    files = TensorFiles(path, "autoencoder")
+    native = any(name.startswith("encoder.down.") for name in files.shapes)
+    levels = _count(files, "encoder.down" if native else "encoder.down_blocks")
+    if not levels:
+        only_decoder = any(name.endswith("conv_out.weight") for name in files.shapes)
+        what = "only one half of an autoencoder" if only_decoder else "no FLUX autoencoder"
+        raise KoshiError("bad_model", f"{path} holds {what}.", "Name a file or folder with both encoder and decoder.")
+
+    def source(name: str) -> Source:
+        return Source((name,)) if native else autoencoder_source(name, levels)
+
+    blocks = _count(files, "encoder.down.0.block" if native else "encoder.down_blocks.0.resnets")
+    config = _autoencoder_config(files, source, levels, blocks, read_config(path))
     with torch.device("meta"):
         net = Autoencoder(config)
-    net = _fill(net, files, _as_is if native else lambda name: autoencoder_source(name, levels), device, dtype)
-    return net
+    return fill(net, files, source, device, dtype)
 
 
-def transformer_config(shapes: dict[str, tuple[int, ...]], written: dict[str, Any]) -> Flux2Config:
-    """The configuration that native tensor shapes imply; `written` (config.json) only adds the rotary base."""
-    try:
-        hidden, channels = shapes["img_in.weight"]
-        head = shapes["single_blocks.0.norm.query_norm.scale"][0]
-        mlp = shapes["single_blocks.0.linear2.weight"][1] - hidden
-        context = shapes["txt_in.weight"][1]
-    except (KeyError, IndexError, ValueError) as error:
+def _detect(files: TensorFiles) -> tuple[type[Flux1Transformer] | type[Flux2Transformer], _Finder]:
+    """Family and layout. Several names tell them, so that one missing tensor is reported as missing."""
+    names = files.shapes
+    native = any(name.startswith(("double_blocks.", "single_blocks.")) for name in names)
+    if any("stream_modulation" in name for name in names):
+        return Flux2Transformer, _as_is if native else transformer_source
+    if native and any("_mod.lin." in name or name.startswith("vector_in.") for name in names):
+        return Flux1Transformer, _as_is
+    if any(".norm1_context." in name or name.startswith("time_text_embed.") for name in names):
+        return Flux1Transformer, flux1_transformer_source
+    raise KoshiError(
+        "bad_model", f"{files.path} holds no FLUX transformer.", "Name a folder or file of FLUX.1 or FLUX.2."
+    )
+
+
+class _Shape(NamedTuple):
+    """What both families' shapes tell in the same way."""
+
+    hidden: int
+    heads: int
+    context: int
+    channels: int
+    mlp: int
+    double_blocks: int
+    single_blocks: int
+    guidance: bool
+
+
+def _flux1_config(files: TensorFiles, source: _Finder, written: dict[str, Any]) -> Flux1Config:
+    shape = _transformer_shape(files, source)
+    if shape.channels != flux1.CHANNELS:
+        known = _FLUX1_VARIANTS.get(shape.channels, f"a FLUX.1 variant that takes {shape.channels} channels")
         raise KoshiError(
-            "bad_model", f"The transformer lacks the tensor {error}.", "Fetch the model's files again."
-        ) from error
+            "bad_model",
+            f"{files.path} is {known}; Koshi cannot run it.",
+            "Choose FLUX.1 schnell, dev, Krea-dev or Kontext-dev.",
+        )
+    return Flux1Config(
+        hidden=shape.hidden,
+        heads=shape.heads,
+        context=shape.context,
+        pooled=_size(files, source, ("vector_in.in_layer.weight", 1)),
+        double_blocks=shape.double_blocks,
+        single_blocks=shape.single_blocks,
+        mlp_ratio=shape.mlp / shape.hidden,
+        guidance=shape.guidance,
+        axes=_axes(written, shape.hidden // shape.heads),
+    )
+
+
+def _flux2_config(files: TensorFiles, source: _Finder, written: dict[str, Any]) -> Flux2Config:
+    shape = _transformer_shape(files, source)
     return Flux2Config(
+        hidden=shape.hidden,
+        heads=shape.heads,
+        context=shape.context,
+        double_blocks=shape.double_blocks,
+        single_blocks=shape.single_blocks,
+        channels=shape.channels,
+        mlp_ratio=shape.mlp / shape.hidden,
+        guidance=shape.guidance,
+        theta=_number(written, "rope_theta", flux2.THETA),
+    )
+
+
+def _transformer_shape(files: TensorFiles, source: _Finder) -> _Shape:
+    single, double = "single_blocks.0", "double_blocks.0"
+    last, norms = f"{single}.linear2.weight", ("query_norm.scale", "key_norm.scale")
+    hidden = _size(
+        files, source, ("img_in.weight", 0), ("txt_in.weight", 0), (last, 0), ("final_layer.linear.weight", 1)
+    )
+    head = _size(files, source, *((f"{part}.norm.{n}", 0) for part in (single, f"{double}.img_attn") for n in norms))
+    mlp = _size(files, source, (f"{double}.img_mlp.2.weight", 1), (f"{double}.txt_mlp.2.weight", 1))
+    native = source is _as_is
+    guidance = source("guidance_in.in_layer.weight").names[0].rsplit(".", 2)[0]
+    return _Shape(
         hidden=hidden,
-        heads=hidden // head,
-        context=context,
-        double_blocks=_count(shapes, "double_blocks"),
-        single_blocks=_count(shapes, "single_blocks"),
-        channels=channels,
-        mlp_ratio=mlp / hidden,
-        guidance="guidance_in.in_layer.weight" in shapes,
-        theta=_number(written, "rope_theta", THETA),
+        heads=max(hidden // head, 1),
+        context=_size(files, source, ("txt_in.weight", 1)),
+        channels=_size(files, source, ("img_in.weight", 1)),
+        mlp=mlp,
+        double_blocks=_count(files, "double_blocks" if native else "transformer_blocks"),
+        single_blocks=_count(files, "single_blocks" if native else "single_transformer_blocks"),
+        guidance=any(name.startswith(guidance) for name in files.shapes),
     )
 
 
-def autoencoder_config(shapes: dict[str, tuple[int, ...]], native: bool, written: dict[str, Any]) -> AutoencoderConfig:
-    """The configuration that the shapes imply; the group count comes from config.json, else FLUX.2's 32."""
-    down, block = ("encoder.down", "block") if native else ("encoder.down_blocks", "resnets")
-    levels = _count(shapes, down)
-    try:
-        widths = tuple(shapes[f"{down}.{k}.{block}.0.conv1.weight"][0] for k in range(levels))
-        up = [
-            shapes[
-                f"decoder.up.{k}.block.0.conv1.weight"
-                if native
-                else f"decoder.up_blocks.{levels - 1 - k}.resnets.0.conv1.weight"
-            ][0]
-            for k in range(levels)
-        ]
-    except KeyError as error:
+def _autoencoder_config(
+    files: TensorFiles, source: _Finder, levels: int, blocks: int, written: dict[str, Any]
+) -> AutoencoderConfig:
+    """The group count comes from config.json, else it is FLUX's 32."""
+    halves = [f"encoder.down.{k}" for k in range(levels)] + [f"decoder.up.{k}" for k in range(levels)]
+    told = ("norm2.weight", "conv2.weight", "conv2.bias")
+    widths = tuple(_size(files, source, *((f"{half}.block.0.{name}", 0) for name in told)) for half in halves)
+    channels = _size(files, source, ("decoder.conv_in.weight", 1))
+    if channels not in (FLUX1_CHANNELS, LATENT_CHANNELS):
         raise KoshiError(
-            "bad_model", f"The autoencoder lacks the tensor {error}.", "Fetch the model's files again."
-        ) from error
-    if not levels:
-        raise KoshiError("bad_model", "These files hold no FLUX.2 autoencoder.", "Fetch the model's files again.")
+            "bad_model",
+            f"The autoencoder in {files.path} has {channels} latent channels. FLUX.1 has 16, FLUX.2 has 32.",
+            FETCH_AGAIN,
+        )
+    groups = int(_number(written, "norm_num_groups", 32))
+    unfit = sorted({width for width in widths if width % groups})
+    if unfit:
+        raise KoshiError(
+            "bad_model",
+            f"The autoencoder in {files.path} has {unfit[0]} channels, which do not part into {groups} groups.",
+            "For a model of your own, write norm_num_groups into config.json.",
+        )
+    usual = FixedNormalisation()
     return AutoencoderConfig(
-        widths=widths,
-        decoder_widths=tuple(up),
-        blocks=_count(shapes, f"{down}.0.{block}"),
-        groups=int(_number(written, "norm_num_groups", 32)),
+        widths=widths[:levels],
+        decoder_widths=widths[levels:],
+        blocks=blocks,
+        groups=groups,
         statistics_eps=_number(written, "batch_norm_eps", 1e-4),
+        channels=channels,
+        fixed=None
+        if channels == LATENT_CHANNELS
+        else FixedNormalisation(
+            _number(written, "shift_factor", usual.shift), _number(written, "scaling_factor", usual.scale)
+        ),
     )
 
 
-def _number(written: dict[str, Any], name: str, default: float) -> float:
-    value = written.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise KoshiError("bad_model", f"config.json says {name} is {value!r}.", "Fetch the model's files again.")
-    return value
+def _size(files: TensorFiles, source: _Finder, *witnesses: tuple[str, int]) -> int:
+    """A size that several native tensors tell: each by its name and dimension.
 
-
-def _fill(
-    net: _Net, files: TensorFiles, source: Callable[[str], Source], device: torch.device, dtype: torch.dtype
-) -> _Net:
-    """Give a module on the meta device its weights, straight from the mapped files."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    faults: list[dict[str, Any]] = []
-    used: set[str] = set()
-    state: dict[str, Tensor] = {}
-    for name, shape in wanted.items():
-        origin = source(name)
-        used.update(origin.names)
-        missing = [part for part in origin.names if part not in files.shapes]
-        if missing:
-            faults += [problem(part, "this tensor is missing.") for part in missing]
-            continue
-        whole = origin.join([files.read(part) for part in origin.names])
-        if tuple(whole.shape) != shape:
-            faults.append(problem(name, f"the tensor has shape {tuple(whole.shape)}, not {shape}."))
-            continue
-        keep = not whole.is_floating_point() or name.startswith("bn.")
-        state[name] = whole.to(device) if keep else whole.to(device, dtype)
-    faults += [problem(name, "Koshi does not know this tensor.") for name in files.shapes if name not in used]
-    raise_problems("bad_model", f"The model in {files.path}", faults)
-    net.load_state_dict(state, strict=True, assign=True)
-    return net.eval().requires_grad_(False)
+    What most of them say counts, so that one misshapen tensor is found to differ from the rest, not the rest from it.
+    """
+    names = [source(native).names[0] for native, _ in witnesses]
+    shapes = [files.shapes.get(name, ()) for name in names]
+    sizes = [shape[at] for shape, (_, at) in zip(shapes, witnesses, strict=True) if len(shape) > at and shape[at]]
+    if not sizes:
+        absent = names[0] not in files.shapes
+        fault = problem(names[0], "this tensor is missing." if absent else f"the shape {shapes[0]} makes no sense.")
+        raise_problems("bad_model", f"The model in {files.path}", [fault])
+    return statistics.mode(sizes)
 
 
 def _as_is(name: str) -> Source:
     return Source((name,))
 
 
-def _native_shapes(files: TensorFiles, native: bool) -> dict[str, tuple[int, ...]]:
-    """Shapes under native names, as far as the configuration needs them."""
-    if native:
-        return files.shapes
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, count in (
-        ("double_blocks", "transformer_blocks"),
-        ("single_blocks", "single_transformer_blocks"),
-    ):
-        for k in range(_count(files.shapes, count)):
-            shapes[f"{name}.{k}."] = ()
-    for name in (
-        "img_in.weight",
-        "txt_in.weight",
-        "single_blocks.0.norm.query_norm.scale",
-        "single_blocks.0.linear2.weight",
-        "guidance_in.in_layer.weight",
-    ):
-        (other,) = transformer_source(name).names
-        if other in files.shapes:
-            shapes[name] = files.shapes[other]
-    return shapes
-
-
-def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> int:
+def _count(files: TensorFiles, prefix: str) -> int:
     """How many blocks `prefix.0`, `prefix.1`, ... there are."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return max((int(m[1]) + 1 for m in map(pattern.match, shapes) if m), default=0)
+    return len({int(m[1]) for m in map(pattern.match, files.shapes) if m})
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    indices = sorted(path.glob("*.safetensors.index.json"))
-    if indices:
-        try:
-            listed = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()
-            files = [path / name for name in sorted(set(listed))]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KoshiError(
-                "bad_model_file", f"{indices[0]} is damaged or cut short.", "Fetch the model's files again."
-            ) from error
-    else:
-        files = sorted(path.glob("*.safetensors"))
-    absent = [file.name for file in files if not file.is_file()]
-    if absent or not files:
-        what = ", ".join(absent) if absent else "a .safetensors file"
-        raise KoshiError("bad_model_file", f"{path} lacks {what}.", "Fetch the model's files again.")
-    return files
-
-
-def _open(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
+def _axes(written: dict[str, Any], head: int) -> tuple[int, int, int]:
+    """Rotary axes of FLUX.1: config.json's, else an eighth for the picture and the rest for row and column."""
+    axes = written.get("axes_dims_rope", [head // 8, head * 7 // 16, head * 7 // 16])
+    if (
+        not isinstance(axes, list)
+        or [type(axis) for axis in axes] != [int] * 3
+        or any(axis < 2 or axis % 2 for axis in axes)
+        or sum(axes) != head
+    ):
         raise KoshiError(
-            "bad_model_file",
-            f"The model file {file} cannot be read: it is damaged, cut short, or not a safetensors file ({error}).",
-            "Fetch it again.",
-        ) from error
+            "bad_model",
+            f"axes_dims_rope is {axes!r}; it must be three even numbers that sum to the head's width, {head}.",
+            "Fetch the model's files again; for a model of your own, write it into config.json.",
+        )
+    return axes[0], axes[1], axes[2]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    if not path.is_dir() or not file.is_file():
-        return {}
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KoshiError("bad_model_file", f"{file} is not JSON.", "Fetch the model's files again.") from error
-    return written if isinstance(written, dict) else {}
+def _number(written: dict[str, Any], name: str, default: float) -> float:
+    value = written.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
+        raise KoshiError("bad_model", f"config.json says {name} is {value!r}.", FETCH_AGAIN)
+    return value

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Flow times of the FLUX.2 family and its Euler sampler.
+"""Flow times of FLUX.1 and FLUX.2 and their Euler sampler.
 
 A latent at flow time t is x_t = t * noise + (1 - t) * picture; the network predicts v = noise - picture.
+All families space their steps evenly and then shift them towards the noise; they differ in how far (`Mu`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,27 @@ from torch import Tensor
 
 from ..errors import Cancelled
 
+# The shift's logarithm from the number of output tokens (references excluded) and of steps.
+Mu = Callable[[int, int], float]
+
+
+def no_shift(tokens: int, steps: int) -> float:
+    """FLUX.1 schnell: the steps stay evenly spaced, whatever the size."""
+    return 0.0
+
+
+def linear_mu(tokens: int, steps: int) -> float:
+    """FLUX.1 dev, Krea-dev and Kontext-dev: the line through .5 at 256 tokens and 1.15 at 4096, for any steps.
+
+    Source: black-forest-labs/flux sampling.py get_schedule.
+    """
+    return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+
 
 def empirical_mu(tokens: int, steps: int) -> float:
-    """The shift's logarithm, from the number of output tokens (references excluded) and of steps.
+    """FLUX.2: linear in the steps between fits at 10 and 200.
 
-    Source: black-forest-labs/flux2 sampling.py compute_empirical_mu. Linear in the steps between fits at 10 and 200.
+    Source: black-forest-labs/flux2 sampling.py compute_empirical_mu.
     """
     at_200 = 0.00016927 * tokens + 0.45666666
     if tokens > 4300:
@@ -43,15 +60,15 @@ def unshift(t: float, mu: float) -> float:
     return 1.0 / (1.0 + math.exp(mu) * (1.0 / t - 1.0))
 
 
-def flow_times(tokens: int, steps: int, start: float = 1.0) -> list[float]:
-    """steps + 1 times from `start` down to 0, evenly spaced in unshifted time.
+def flow_times(tokens: int, steps: int, start: float = 1.0, mu: Mu = empirical_mu) -> list[float]:
+    """steps + 1 times from `start` down to 0, evenly spaced in unshifted time. mu: the family's shift.
 
     start = 1 gives the family's own table. A smaller start re-spaces all the steps below it, so that every
     strength is a different result; a suffix of the 4-step table knows only .958, .884 and .718 (512 x 512).
     """
-    mu = empirical_mu(tokens, steps)
-    first = unshift(start, mu)
-    times = [shift(first * (1.0 - k / steps), mu) for k in range(steps + 1)]
+    far = mu(tokens, steps)
+    first = unshift(start, far)
+    times = [shift(first * (1.0 - k / steps), far) for k in range(steps + 1)]
     times[0] = start  # exact, without the round trip through the shift
     return times
 

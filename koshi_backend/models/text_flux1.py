@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""FLUX.1's text encoding: the last states of T5 for the attention, one pooled vector of CLIP for the modulation.
+
+Prompts go in as they are. Pads are attended to in both networks, as in training (flux/modules/conditioner.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from .text_base import (
+    PromptEncoder,
+    TextSettings,
+    TextState,
+    build,
+    check_vocabulary,
+    fill,
+    load_tokenizer,
+    read_config,
+    read_settings,
+    tokenize,
+    warn_if_cut,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Flux1TextEncoder(PromptEncoder):
+    """Prompts -> states [B, length, 4096] of T5-XXL and pooled [B, 768] of CLIP-L, on `device` in `dtype`.
+
+    folder: a model in diffusers layout, with text_encoder, text_encoder_2, tokenizer and tokenizer_2.
+    length: T5's tokens, 256 for schnell and 512 for the others; koshi.json goes before it.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, length: int = 512) -> None:
+        super().__init__()
+        self.length = read_settings(folder, TextSettings(length=length)).length
+        self.clip_tokenizer = load_tokenizer(folder / "tokenizer")
+        self.t5_tokenizer = load_tokenizer(folder / "tokenizer_2")
+        self.clip = _load_clip(folder / "text_encoder", device, dtype)
+        self.t5 = _load_t5(folder / "text_encoder_2", device, dtype)
+        check_vocabulary(self.clip_tokenizer, folder / "tokenizer", self.clip.config.vocab_size)
+        check_vocabulary(self.t5_tokenizer, folder / "tokenizer_2", self.t5.config.vocab_size)
+
+    def _encode(self, prompt: str) -> TextState:
+        tokens = tokenize(self.t5_tokenizer, prompt, prompt, self.length)
+        warn_if_cut(tokens, prompt)
+        states = self.t5(input_ids=tokens.ids.to(self.t5.shared.weight.device)).last_hidden_state
+        most = min(self.clip_tokenizer.model_max_length, self.clip.config.max_position_embeddings)  # 77
+        tokens = tokenize(self.clip_tokenizer, prompt, prompt, most)
+        if tokens.cut:  # no warning: FLUX.1 is made for prompts longer than CLIP reads
+            log.info("CLIP reads %d tokens; the last %d words reach the model through T5 alone", most, tokens.lost)
+        pooled = self.clip(input_ids=tokens.ids.to(self.clip.device)).pooler_output
+        return TextState(states, pooled)
+
+
+def _load_clip(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    config = read_config(folder, CLIPTextConfig)
+    model = build(CLIPTextModel, config, folder)
+    fill(model, folder, _plain_clip, device, dtype)
+    for module in model.modules():
+        if hasattr(module, "position_ids"):  # counted, in no file
+            module.position_ids = torch.arange(config.max_position_embeddings, device=device)[None]
+    return model
+
+
+def _load_t5(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    config = read_config(folder, T5Config)
+    model = build(T5EncoderModel, config, folder)
+    # float16 does not hold what comes out of `wo` (https://github.com/huggingface/transformers/issues/20287).
+    fill(model, folder, _plain_t5, device, dtype, lambda name: dtype is torch.float16 and name.endswith(".wo.weight"))
+    model.encoder.embed_tokens = model.shared
+    return model
+
+
+def _plain_clip(name: str) -> str | None:
+    """A tensor's name in CLIPTextModel; None for the rest of a whole CLIP."""
+    if re.match(r"vision_model\.|visual_projection\.|text_projection\.|logit_scale$", name):
+        return None
+    name = name.removeprefix("text_model.")
+    return None if name == "embeddings.position_ids" else name
+
+
+def _plain_t5(name: str) -> str | None:
+    """A tensor's name in T5EncoderModel, where the embedding has two; None for the decoder of a whole T5."""
+    if re.match(r"decoder\.|lm_head\.", name):
+        return None
+    return "shared.weight" if name == "encoder.embed_tokens.weight" else name

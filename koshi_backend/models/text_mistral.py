@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""FLUX.2 dev's text encoding: hidden states of Mistral-Small-3.2, stacked.
+
+The published text encoder is a vision-language model. Only the lower layers of its language model are loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Mistral3Config, MistralConfig, MistralModel
+
+from .text_base import (
+    PromptEncoder,
+    TextSettings,
+    TextState,
+    build,
+    check_vocabulary,
+    fill,
+    keep_layers,
+    load_tokenizer,
+    read_config,
+    read_settings,
+    tokenize,
+    warn_if_cut,
+)
+
+# flux2/src/flux2/system_messages.py. The line break belongs to it: the transformer was trained on exactly this.
+SYSTEM_MESSAGE = (
+    "You are an AI that reasons about image descriptions. You give structured responses focusing on object "
+    "relationships, object\nattribution and actions without speculation."
+)
+_DEFAULT = TextSettings(layers=(10, 20, 30), length=512)
+# Names of the language model: newer and older vision-language files, then a language model on its own.
+_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")
+
+
+class MistralTextEncoder(PromptEncoder):
+    """Prompts -> [B, length, layers * width] on `device` in `dtype`: 3 * 5120 = 15360 channels.
+
+    folder: a model in diffusers layout, with text_encoder and tokenizer.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.settings = read_settings(folder, _DEFAULT)
+        self.tokenizer = load_tokenizer(folder / "tokenizer", _chat)
+        self.model = _load_mistral(folder / "text_encoder", max(self.settings.layers), device, dtype)
+        check_vocabulary(self.tokenizer, folder, self.model.embed_tokens.num_embeddings)
+
+    def _encode(self, prompt: str) -> TextState:
+        prompt = prompt.replace("[IMG]", "")  # the mark of a picture, of which there is none
+        chat = _chat(self.tokenizer, prompt)
+        bos = self.tokenizer.bos_token
+        special = bos is None or not chat.startswith(bos)
+        tokens = tokenize(self.tokenizer, chat, prompt, self.settings.length, special)
+        warn_if_cut(tokens, prompt)
+        # As with Klein: pads are masked here, and all positions go to the transformer.
+        device = self.model.embed_tokens.weight.device
+        states = self.model(
+            input_ids=tokens.ids.to(device),
+            attention_mask=tokens.mask.to(device),
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+        return TextState(torch.cat([states[k] for k in self.settings.layers], dim=-1))
+
+
+def _chat(tokenizer: Any, prompt: str) -> str:
+    """[SYSTEM_PROMPT]...[/SYSTEM_PROMPT][INST]prompt[/INST], by the tokenizer's own template where it has one.
+
+    Some copies keep the template in the processor's files instead, which a tokenizer does not read.
+    """
+    if not tokenizer.chat_template:
+        return f"{tokenizer.bos_token}[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]{prompt}[/INST]"
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("system", SYSTEM_MESSAGE), ("user", prompt))
+    ]
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
+    return text
+
+
+def _load_mistral(folder: Path, layers: int, device: torch.device, dtype: torch.dtype) -> Any:
+    """The first `layers` layers of the language model, without its final norm."""
+    config = read_config(folder, Mistral3Config, MistralConfig)
+    if isinstance(config, Mistral3Config):
+        config = config.text_config
+    keep_layers(config, layers, folder)
+    model = build(MistralModel, config, folder)
+    model.norm = nn.Identity()
+    fill(model, folder, lambda name: _plain(name, layers), device, dtype)
+    model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
+    return model
+
+
+def _plain(name: str, layers: int) -> str | None:
+    """A tensor's name in MistralModel; None for the vision tower, the head and what lies above the used layers."""
+    if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
+        return None
+    name = re.sub(f"^({'|'.join(map(re.escape, _PREFIXES))})", "", name)
+    layer = re.match(r"layers\.(\d+)\.", name)
+    if name in ("lm_head.weight", "norm.weight") or (layer is not None and int(layer[1]) >= layers):
+        return None
+    return name
