@@ -7,17 +7,17 @@ Prints a table in Markdown: processor time of one frame of SIDE x SIDE (default 
 (default 15) times everything once, in turn, so that a busy machine troubles all alike; "of warpAffine" is the median
 of the rounds' ratios. Run from the project's folder, in the backend's environment.
 
-Measured 2026-11-21 on one core of a server processor whose other core was partly busy: two runs, the least of both,
-the medians, and how many times warpAffine (OpenCV 5.0, torch 2.13):
+Measured 2026-11-21 on one core of a server processor, nothing else running: two runs, the least of both, the medians,
+and how many times warpAffine (OpenCV 5.0, torch 2.13):
 
-    cv2.warpAffine, cubic     11.7 ms   13.2, 12.2
-    2D warp                   15.7 ms   17.0, 17.7   1.3, 1.4     goal 15 ms, missed by 5 % and more
-    camera-exact              53.3 ms   64.9, 61.9   4.7, 5.1     goal 60 ms, met by the least only
-    colour match, LAB         15.5 ms   17.0, 16.3   1.3, 1.4     goal 15 ms, missed by 3 % and more
-    3D warp                   47.2 ms   54.4, 55.1   4.1, 4.5
-    anchored: one more move   67 ms, shown 48 ms at the least
+    cv2.warpAffine, cubic     11.5 ms   11.7, 11.7
+    2D warp                   14.2 ms   15.2, 14.8   1.29, 1.26   goal 15 ms
+    camera-exact              48.2 ms   51.3, 50.7   4.37, 4.29   goal 60 ms
+    colour match, LAB         15.0 ms   15.2, 15.2   1.29, 1.29   goal 15 ms; a pass less since, 4 % in a busy run
+    3D warp                   42.2 ms   44.3, 43.9   3.79, 3.68
 
-Without `prepare`, which keeps freed memory: camera-exact 75.1 and 92.9 ms, 3D 80.5 and 86.8, colours 19.2 and 22.1.
+With the other core busy: 2D 17.0 ms, camera-exact 64.9 and 61.9, colours 17.0 and 16.3, 3D 54.4. Without `prepare`,
+which keeps freed memory, then: camera-exact 75.1 and 92.9, colours 19.2 and 22.1, 3D 80.5 and 86.8.
 """
 
 from __future__ import annotations

@@ -116,11 +116,10 @@ class LabPicture:
             square = torch.mul(xyz, xyz, out=colour)
             torch.addcmul(new.clamp_max_(EDGE), square, xyz, value=1.0 / _CUBE_RISE, out=xyz)
             light = torch.addmm(to_light[1], to_light[0], xyz, out=new)
-            _power(torch.clamp(light, _DARK_LINEAR, _SCALE, out=colour), 1.0 / 2.4)
-            colour.add_(light.clamp_(0.0, _DARK_LINEAR), alpha=_FALL).sub_(0.055 + _FALL * _DARK_LINEAR)
-            if amount < 1.0:
-                torch.lerp(self._pixels[:, start : start + PIXELS], colour, amount, out=colour)
-            torch.clamp(colour, 0.0, 1.0, out=out[:, start : start + PIXELS])
+            # A millionth inside of 0..1, so that rounding stays there and no last pass is needed.
+            _power(torch.clamp(light, _DARK_LINEAR, _SCALE * (1 - 2e-6), out=colour), 1.0 / 2.4)
+            colour.add_(light.clamp_(0.0, _DARK_LINEAR), alpha=_FALL).sub_(0.055 + _FALL * _DARK_LINEAR - 2e-7)
+            torch.lerp(self._pixels[:, start : start + PIXELS], colour, amount, out=out[:, start : start + PIXELS])
         return out.view(self._shape)
 
 
