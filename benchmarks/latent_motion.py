@@ -25,7 +25,7 @@ prepare()
 import torch
 from torch import Tensor
 
-from koshi_backend.models.klein import Klein
+from koshi_backend.models.flux2_model import Flux2Model
 from koshi_backend.models.pool import load_model
 from koshi_backend.motion import MotionField, deforum_matrix, resample
 from koshi_backend.motion.engines import Flux2MotionEngine
@@ -75,7 +75,7 @@ def lanczos(f: Tensor) -> tuple[Tensor, ...]:
     return tuple(w / sum(weights) for w in weights)
 
 
-def ways(model: Klein) -> dict[str, Way]:
+def ways(model: Flux2Model) -> dict[str, Way]:
     def engine(**options: object) -> Way:
         return Flux2MotionEngine(**options).apply_motion  # type: ignore[arg-type]
 

@@ -28,9 +28,9 @@ from .arguments import (
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .feedback import FeedbackConfig
-from .models.klein import Klein, Reference
+from .models.model import FluxModel, Reference
 from .models.pool import load_model, pick_device, pick_dtype
-from .models.registry import FluxVersion, find_model
+from .models.registry import FluxVersion, find_model, find_traits
 from .outputs import PICTURES, check_file, write_whole
 from .pictures import read_picture, to_pil
 from .shot import Shot, load_shot
@@ -55,7 +55,7 @@ class Pipeline:
         fell_back = str(device or "").startswith("cuda") and self.device.type == "cpu"
         self.dtype = pick_dtype(self.device, None if fell_back else dtype)
 
-    def load(self) -> Klein:
+    def load(self) -> FluxModel:
         return load_model(self.model, self.device, self.dtype)
 
     def generate_image(
@@ -77,7 +77,7 @@ class Pipeline:
         input_image: references shown in context, each fitted to width x height.
         width, height: multiples of 16, 64 to 1792. num_steps: network evaluations; Klein is made for 4.
         guidance: for models that embed it; Klein's distilled models ignore it.
-        seed: a random one when None. latents: the starting noise itself, packed, [1, 128, H/16, W/16].
+        seed: a random one when None. latents: the starting noise itself, packed, [1, 128 or 64, H/16, W/16].
         Raises KoshiError.
         """
         call = check_picture(
@@ -87,8 +87,9 @@ class Pipeline:
             check_file(Path(output_path), PICTURES)
         given: Sequence[Any] = input_image if isinstance(input_image, (list, tuple)) else [input_image]
         pictures = [read_picture(as_picture(r), call.width, call.height) for r in given if r is not None]
+        channels = 64 if find_traits(self.model).family == "flux1" else 128
         if latents is not None:
-            latents = check_latents(latents, call.width, call.height)
+            latents = check_latents(latents, call.width, call.height, channels)
         model = self.load()
         if latents is None:
             latents = model.noise(seed_or_random(call.seed), call.width, call.height)

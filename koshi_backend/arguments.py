@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .checks import explain
 from .errors import KoshiError, raise_problems
-from .models.klein import CELL, PACKED_CHANNELS
+from .models.model import CELL
 from .outputs import write_whole
 from .paths import cache_folder
 from .settings import Side
@@ -75,10 +75,10 @@ def check_picture(**given: Any) -> PictureCall:
         raise  # not reached: there is at least one fault
 
 
-def check_latents(latents: object, width: int, height: int) -> Tensor:
+def check_latents(latents: object, width: int, height: int, channels: int = 128) -> Tensor:
     if isinstance(latents, np.ndarray):
         latents = torch.from_numpy(latents)
-    shape = (1, PACKED_CHANNELS, height // CELL, width // CELL)
+    shape = (1, channels, height // CELL, width // CELL)
     if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
         found = f"has shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"is a {kind(latents)}"
         raise KoshiError("bad_value", f"latents {found}.", f"For {width} x {height} it is a tensor {shape}.")

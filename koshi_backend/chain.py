@@ -21,8 +21,9 @@ import torch
 from .errors import Cancelled, KoshiError
 from .frame import Maker, noise_recipe
 from .guides import frame_file
-from .models.identity import embeds_guidance, model_identity
+from .models.identity import model_identity
 from .models.pool import load_model, model_folder, pick_device, pick_dtype
+from .models.registry import find_traits
 from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
 from .noise import noise_facts
 from .shot import Shot
@@ -62,18 +63,20 @@ class Painter:
     """What paints, as far as it has an effect on pictures.
 
     model: the weights' identity. dtype and device: "float32", "cpu": sums differ in their last bits between kinds.
-    guided: whether the model takes guidance at all.
+    guided: whether the model takes guidance at all. contrasted: whether it does so by the negative prompt.
     """
 
     model: str
     dtype: str
     device: str
     guided: bool
+    contrasted: bool = False
 
     @staticmethod
     def of(shot: Shot, device: torch.device, dtype: torch.dtype) -> Painter:
         folder = model_folder(shot.model)
-        return Painter(model_identity(folder), str(dtype).removeprefix("torch."), device.type, embeds_guidance(folder))
+        traits, kind = find_traits(shot.model), str(dtype).removeprefix("torch.")
+        return Painter(model_identity(folder), kind, device.type, traits.guided, traits.contrasted)
 
 
 def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
@@ -95,6 +98,8 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
     }
     if painter.guided:
         facts["guidance"] = row["guidance"]
+    if painter.contrasted and row["guidance"] != 1.0:
+        facts["negative"] = shot.negative_at(index)
     if noise := noise_facts(noise_recipe(shot, index, row), index > 0 and settings.carry != "none"):
         facts["noise"] = noise
     if index > 0 and settings.carry != "none":

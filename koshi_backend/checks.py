@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from .errors import KoshiError, problem
 from .guides import frame_file
-from .models.registry import default_steps, find_model
+from .models.registry import Traits, find_traits
 from .schedules import ScheduleError, evaluate
 from .settings import ABSOLUTE, MAX_SIDE, SCHEDULES, Camera, Depth, Feedback, Guides, Motion, Plane, per_frame
 
@@ -50,16 +50,28 @@ def resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
 
 
 def resolve_model(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """Fill in what the model likes where the shot is silent, and refuse what it cannot do."""
     name = draft.get("model", "koshi-tiny")
     if not isinstance(name, str):
         draft.setdefault("steps", 1)  # one fault is enough
         return
     try:
-        find_model(name)
+        traits = find_traits(name)
     except KoshiError as error:
         faults.append(problem("model", error.message, error.hint, value=name))
+        traits = Traits()
     if draft.get("steps") is None:
-        draft["steps"] = default_steps(name)
+        draft["steps"] = traits.steps
+    table, feedback = draft.get("schedules", {}), draft.get("feedback", {})
+    if traits.guidance != 1.0 and isinstance(table, dict):
+        draft["schedules"] = {"guidance": traits.guidance, **table}
+    if traits.references or not isinstance(feedback, dict):
+        return
+    if feedback.get("condition", "start") != "start":
+        text = f"{name} cannot be shown reference pictures."
+        hint = "Leave condition out or make it 'start', or choose a FLUX.2 model or FLUX.1 Kontext."
+        faults.append(problem("feedback.condition", text, hint, value=feedback["condition"]))
+    draft["feedback"] = {**feedback, "condition": "start"}
 
 
 def turn_strength(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:

@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--width", type=int, help="default: the model's best, 256 for koshi-tiny")
     generate.add_argument("--height", type=int)
     generate.add_argument("--steps", type=int, help="default: the model's own")
-    generate.add_argument("--guidance", type=float, default=1.0)
+    generate.add_argument("--guidance", type=float, help="default: the model's own")
     generate.add_argument("--seed", type=int, help="default: a random one")
     generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 

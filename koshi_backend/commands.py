@@ -14,7 +14,8 @@ from .api import create_pipeline
 from .arguments import check_picture
 from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
-from .models.registry import default_side, default_steps
+from .models.flux2_model import Flux2Model
+from .models.registry import find_traits
 from .outputs import PICTURES, check_file, check_folder, write_whole
 from .preview import motion_frames
 from .shot import Shot, read_shot
@@ -45,7 +46,8 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one picture to options.out."""
     begin = time.monotonic()
     pipeline = create_pipeline(options.model, options.device)
-    side = default_side(pipeline.model)
+    traits = find_traits(pipeline.model)
+    side = traits.side
     width = side if options.width is None else options.width
     height = side if options.height is None else options.height
     pipeline.generate_image(
@@ -54,8 +56,8 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
         options.image,
         width,
         height,
-        default_steps(pipeline.model) if options.steps is None else options.steps,
-        options.guidance,
+        traits.steps if options.steps is None else options.steps,
+        traits.guidance if options.guidance is None else options.guidance,
         options.seed,
     )
     seconds = round(time.monotonic() - begin, 2)
@@ -70,11 +72,13 @@ def groups(options: argparse.Namespace) -> dict[str, Any]:
     begin = time.monotonic()
     if options.out is not None:
         check_file(options.out, PICTURES)
-    side = default_side(options.model) // 2 if options.size is None else options.size
+    side = find_traits(options.model).side // 2 if options.size is None else options.size
     check_picture(prompt="any", width=side, height=side, num_steps=4, guidance=1.0, seed=options.seed)
     if not 2 <= options.pictures <= 1000:
         raise KoshiError("bad_value", f"--pictures is {options.pictures}.", "Measure on 2 to 1000 pictures.")
     model = create_pipeline(options.model, options.device).load()
+    if not isinstance(model, Flux2Model):
+        raise KoshiError("not_supported", "Channel groups are those of FLUX.2's latents.", "Name a FLUX.2 model.")
     sample = draw_sample(model, options.pictures, side, options.seed, _said)
     measured, moves = measure_groups(model, sample, options.seed, _said), measure_moves(model, sample, _said)
     verdict = judge(measured, moves)

@@ -85,7 +85,7 @@ def shown(valid: Tensor) -> Tensor:
     return F.max_pool2d(F.pad(cores, (1, 1, 1, 1)), 3, stride=1)[0, 0, 1:-1, 1:-1] < 0.5
 
 
-def strength_map(strength: float, valid: Tensor) -> float | Tensor:
+def strength_map(strength: float, valid: Tensor, channels: int = 128) -> float | Tensor:
     """The scheduled strength, raised to 1 where the moved picture has nothing to show.
 
     By latent cells of 8 x 8 pixels. A map costs extra steps, yet without it a slow move out repeats the border again
@@ -94,7 +94,7 @@ def strength_map(strength: float, valid: Tensor) -> float | Tensor:
     holes = _holes(valid, 8)
     if strength >= 1.0 or not bool(holes.any()):
         return strength
-    cells = torch.where(holes, 1.0, strength).expand(1, 32, -1, -1)
+    cells = torch.where(holes, 1.0, strength).expand(1, channels // 4, -1, -1)
     return cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
 
 

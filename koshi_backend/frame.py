@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import color
 from .feedback import correct, shown, shown_tokens, strength_map
-from .models.klein import Klein, Reference
+from .models.model import FluxModel, Reference
 from .motion import MotionField, resample
 from .motion.anchor import Anchored
 from .moves import Moves
@@ -28,7 +28,7 @@ _ANCHOR = "anchor."
 class Maker:
     """Makes a shot's frames with a loaded model."""
 
-    def __init__(self, shot: Shot, model: Klein) -> None:
+    def __init__(self, shot: Shot, model: FluxModel) -> None:
         self.shot = shot
         self.model = model
         self.moves = Moves(shot, model.device, model.encode_picture)
@@ -64,6 +64,7 @@ class Maker:
                 strength=strength,
                 references=references,
                 guidance=row["guidance"],
+                negative=shot.negative_at(index),
                 on_step=on_step,
                 cancelled=cancelled,
             )
@@ -82,7 +83,7 @@ class Maker:
         if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
             anchor = self._palette(index, cancelled)
         seen = shown(field.valid)
-        strength = strength_map(row["strength"], seen)
+        strength = strength_map(row["strength"], seen, self.model.channels)
         if not isinstance(strength, Tensor) and strength == 0.0:
             # Nothing is painted: however long that goes on, the picture is resampled once.
             kept = self._kept(carried, before, field)
@@ -118,9 +119,13 @@ class Maker:
         """The colours of a prompt: those of the picture that the model draws of it from the seed's noise alone."""
         shot = self.shot
         noise = self.model.noise(int(shot.values["seed"][index]), shot.width, shot.height)
-        guidance = shot.values["guidance"][index]
         latent = self.model.denoise(
-            shot.prompt_at(index), noise, steps=shot.steps, guidance=guidance, cancelled=cancelled
+            shot.prompt_at(index),
+            noise,
+            steps=shot.steps,
+            guidance=shot.values["guidance"][index],
+            negative=shot.negative_at(index),
+            cancelled=cancelled,
         )
         return color.statistics(self.model.decode(latent), shot.feedback.color_mode)
 
@@ -129,7 +134,7 @@ class Maker:
     ) -> tuple[Tensor, dict[str, np.ndarray]]:
         """Latent noise of a frame, and what the next one has to know of it."""
         before = None if carried is None else carried.state.get("noise")
-        noise, after = frame_noise(noise_recipe(self.shot, index, row), field, before)
+        noise, after = frame_noise(noise_recipe(self.shot, index, row, self.model.channels), field, before)
         return noise.to(self.model.device), {} if after is None else {"noise": after}
 
     def _entry(self, picture: Tensor, anchor: np.ndarray | None, state: dict[str, np.ndarray]) -> Entry:
@@ -146,12 +151,12 @@ class Maker:
         return Entry(whole, encode_png(whole), anchor, state)
 
 
-def noise_recipe(shot: Shot, index: int, row: dict[str, float]) -> NoiseRecipe:
+def noise_recipe(shot: Shot, index: int, row: dict[str, float], channels: int = 128) -> NoiseRecipe:
     """Which noise a frame has."""
     settings = shot.feedback
     return NoiseRecipe(
         settings.noise_mode, int(row["seed"]), index, shot.width, shot.height,
-        settings.noise_delta, int(row["subseed"]), row["subseed_strength"],
+        settings.noise_delta, int(row["subseed"]), row["subseed_strength"], channels,
     )  # fmt: skip
 
 

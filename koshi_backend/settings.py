@@ -61,11 +61,15 @@ SCHEDULES: dict[str, ScheduleSpec] = {
 
 
 class Prompt(BaseModel):
-    """A text that holds from `frame` (counted from 0, the shot's first) until the next prompt."""
+    """A text that holds from `frame` (counted from 0, the shot's first) until the next prompt.
+
+    negative: what the picture should not show, for models that are guided by contrast.
+    """
 
     model_config = STRICT
     frame: Annotated[int, Field(ge=0)] = 0
     text: Annotated[str, Field(min_length=1, max_length=20_000, pattern=r"\S")]
+    negative: Annotated[str, Field(max_length=20_000)] = ""
 
 
 class Feedback(BaseModel):

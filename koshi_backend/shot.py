@@ -77,12 +77,15 @@ class Shot(BaseModel):
 
     def prompt_at(self, index: int) -> str:
         """The text in force at a frame. Before the first prompt's frame the first prompt holds."""
+        return self._prompt(index).text
+
+    def negative_at(self, index: int) -> str:
+        """The negative text in force at a frame."""
+        return self._prompt(index).negative
+
+    def _prompt(self, index: int) -> Prompt:
         ordered = sorted(self.prompts, key=lambda p: p.frame)
-        text = ordered[0].text
-        for prompt in ordered:
-            if prompt.frame <= index:
-                text = prompt.text
-        return text
+        return next((prompt for prompt in reversed(ordered) if prompt.frame <= index), ordered[0])
 
     def number(self, index: int) -> int:
         """The number of a frame in file names and in Blender."""

@@ -22,6 +22,13 @@ MODELS = (
     ),
     ("flux.2-klein-4b", "FLUX.2 Klein 4B", "Apache-2.0, needs a GPU with some 20 GB of memory"),
     ("flux.2-klein-9b", "FLUX.2 Klein 9B", "Non-commercial licence, needs a GPU with some 36 GB of memory"),
+    ("flux.2-klein-base-4b", "FLUX.2 Klein 4B Base", "Apache-2.0, 50 steps with a negative prompt"),
+    ("flux.2-klein-base-9b", "FLUX.2 Klein 9B Base", "Non-commercial licence, 50 steps with a negative prompt"),
+    ("flux.2-dev", "FLUX.2 dev", "Non-commercial licence, 28 steps, needs a GPU with some 120 GB of memory"),
+    ("flux.1-schnell", "FLUX.1 schnell", "Apache-2.0, 4 steps, no references, needs a GPU with some 36 GB of memory"),
+    ("flux.1-dev", "FLUX.1 dev", "Non-commercial licence, 28 steps, no references"),
+    ("flux.1-krea-dev", "FLUX.1 Krea dev", "Non-commercial licence, 28 steps, no references, photographic"),
+    ("flux.1-kontext-dev", "FLUX.1 Kontext dev", "Non-commercial licence, 28 steps, looks at references"),
     ("CUSTOM", "Custom", "A model folder of your own, in diffusers layout"),
 )
 

@@ -22,7 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(ROOT))  # the training room is no installed package
 
 from koshi_backend.feedback import shown_tokens
-from koshi_backend.models.klein import Reference
+from koshi_backend.models.model import Reference
 from koshi_backend.motion import MotionField, deforum_matrix, resample
 from training import examine_pictures, judge, sheet
 from training.__main__ import main

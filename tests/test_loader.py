@@ -17,6 +17,7 @@ from koshi_backend.models.autoencoder import Autoencoder, AutoencoderConfig
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_autoencoder, load_transformer
 from koshi_backend.models.pool import _complete
+from koshi_backend.models.registry import PARTS
 
 CPU = torch.device("cpu")
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -150,11 +151,11 @@ def test_halves_that_cannot_be_joined_are_named_together(copy: Path) -> None:
 
 
 def test_a_half_finished_download_is_not_taken_for_a_model(tiny: Path, copy: Path) -> None:
-    assert _complete(tiny)
+    assert _complete(tiny, PARTS["flux2"])
     (copy / WEIGHTS).unlink()
-    assert not _complete(copy)
+    assert not _complete(copy, PARTS["flux2"])
     shutil.rmtree(copy / "vae")
-    assert not _complete(copy)
+    assert not _complete(copy, PARTS["flux2"])
 
 
 def test_the_wrong_kind_of_file_is_refused(tiny: Path) -> None:

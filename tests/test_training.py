@@ -22,7 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(ROOT))  # the training room is no installed package
 
-from koshi_backend.models.klein import Klein
+from koshi_backend.models.family import load_family
 from training.__main__ import main
 from training.autoencoder import built, random_warp, train_autoencoder
 from training.budget import share_out
@@ -270,7 +270,7 @@ def test_batches_have_the_sizes_they_say(model: Path, room: Room) -> None:
 
 
 def test_the_export_is_the_trained_network(model: Path, room: Room) -> None:
-    loaded = Klein.load(model, CPU, torch.float32, "test")
+    loaded = load_family(model, CPU, torch.float32, "test")
     ours: Net = load_net(room.folder, "distill", CPU, torch.bfloat16).float()
     theirs = loaded.transformer.state_dict()
     assert theirs.keys() == ours.transformer.state_dict().keys()
@@ -289,9 +289,9 @@ def test_the_export_is_the_trained_network(model: Path, room: Room) -> None:
 def test_diffusers_draws_the_same_from_the_export(model: Path, with_reference: bool) -> None:
     from diffusers import Flux2KleinPipeline
 
-    from koshi_backend.models.klein import Reference
+    from koshi_backend.models.model import Reference
 
-    loaded = Klein.load(model, CPU, torch.float32, "test")
+    loaded = load_family(model, CPU, torch.float32, "test")
     pipe = Flux2KleinPipeline.from_pretrained(model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     image = Image.fromarray((render(4, Spec("reef"), 128) * 255).astype(np.uint8)) if with_reference else None

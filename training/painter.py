@@ -10,9 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from koshi_backend.models.family import load_family
 from koshi_backend.models.flux2 import grid_ids, text_ids
 from koshi_backend.models.identity import model_identity
-from koshi_backend.models.klein import Klein
+from koshi_backend.models.model import FluxModel
 from koshi_backend.models.sampling import euler, flow_times
 
 from .distill import GUIDANCE
@@ -24,9 +25,9 @@ TEACHER_STEPS = 24
 
 
 class Painter:
-    """An exported model that draws batches: `Klein.denoise` and `decode`, for several captions of one size."""
+    """An exported model that draws batches: `FluxModel.denoise` and `decode`, for several captions of one size."""
 
-    def __init__(self, model: Klein) -> None:
+    def __init__(self, model: FluxModel) -> None:
         self.model = model
 
     @classmethod
@@ -36,7 +37,7 @@ class Painter:
             raise FileNotFoundError(
                 f"{folder} is no model: run `python -m training export` first, or name another folder"
             )
-        return cls(Klein.load(folder, device, torch.float32, model_identity(folder)))
+        return cls(load_family(folder, device, torch.float32, model_identity(folder)))
 
     @torch.inference_mode()
     def draw(
@@ -50,7 +51,7 @@ class Painter:
         model = self.model
         noise = self.noise(wished)
         rows, columns = noise.shape[-2:]
-        text = torch.cat([model.text.encode(w.words) for w in wished]).to(model.dtype)
+        text = model.text.encode([w.words for w in wished]).states.to(model.dtype)
         ids, known = [grid_ids(rows, columns, device=model.device)], []
         if reference is not None:
             chosen = torch.ones(rows * columns, dtype=torch.bool) if shown is None else shown.flatten().cpu()
@@ -79,7 +80,7 @@ class Painter:
 class TeacherPainter:
     """The undistilled net of a run, guided as it was for its student, behind the exported model's decoder."""
 
-    def __init__(self, run: Path, model: Klein) -> None:
+    def __init__(self, run: Path, model: FluxModel) -> None:
         self.painter, self.net = Painter(model), load_net(run, "transformer", model.device, torch.float32)
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import KoshiError
 from ..models.autoencoder import LATENT_CHANNELS
-from ..models.klein import Klein
+from ..models.flux2_model import Flux2Model
 from ..motion.engines import Flux2MotionEngine
 from ..motion.latent import pack, unpack
 from .probes import PROBES, cell_readings, scene_readings
@@ -80,7 +80,7 @@ class Groups:
 
 
 def draw_sample(
-    model: Klein, pictures: int, side: int, seed: int = 0, progress: Callable[[str], None] = lambda text: None
+    model: Flux2Model, pictures: int, side: int, seed: int = 0, progress: Callable[[str], None] = lambda text: None
 ) -> Sample:
     """Draw pictures of all PROMPTS in turn, and encode them. side: a multiple of 16."""
     latents, decoded = [], []
@@ -112,14 +112,14 @@ def exchanged(own: Tensor, other: Tensor, basis: Tensor, chosen: Tensor) -> Tens
     return own + torch.einsum("kc,kd,dhw->chw", rows, rows, other - own)
 
 
-def decode_grid(model: Klein, grids: list[Tensor]) -> Tensor:
+def decode_grid(model: Flux2Model, grids: list[Tensor]) -> Tensor:
     """[32, h, w] each -> pictures [B, 3, H, W]."""
     parts = [torch.stack(grids[k : k + BATCH]) for k in range(0, len(grids), BATCH)]
     return torch.cat([model.decode(pack(part)) for part in parts])
 
 
 def measure_groups(
-    model: Klein, sample: Sample, seed: int = 0, progress: Callable[[str], None] = lambda text: None
+    model: Flux2Model, sample: Sample, seed: int = 0, progress: Callable[[str], None] = lambda text: None
 ) -> Groups:
     """Measure the named groups, PCA groups and random groups. Raises KoshiError for fewer than two pictures."""
     count = len(sample.grid)

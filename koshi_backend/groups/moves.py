@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.klein import Klein
+from ..models.flux2_model import Flux2Model
 from ..motion import MotionField, deforum_matrix, resample
 from ..motion.engines import Depth, Flux2MotionEngine
 from ..motion.latent import CELL
@@ -34,7 +34,7 @@ class Moves:
     shown: dict[str, Tensor]
 
 
-def measure_moves(model: Klein, sample: Sample, progress: Callable[[str], None] = lambda text: None) -> Moves:
+def measure_moves(model: Flux2Model, sample: Sample, progress: Callable[[str], None] = lambda text: None) -> Moves:
     """Move groups on one picture of each scene."""
     engine = Flux2MotionEngine(None, normalisation=model.autoencoder.bn)
     height, width = sample.pictures.shape[2:]

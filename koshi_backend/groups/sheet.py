@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..models.klein import Klein
+from ..models.flux2_model import Flux2Model
 from ..pictures import to_pil
 from .measure import EACH, GROUPS, KINDS, MEASURES, SHOWN, Groups, Sample, decode_grid, donor, exchanged, pca_basis
 from .moves import PUSH, Moves
@@ -26,7 +26,7 @@ COLOURS = {
 GAIN = 3.0  # of a change, about mid-grey
 
 
-def draw_sheet(model: Klein, name: str, sample: Sample, groups: Groups, moves: Moves) -> Image.Image:
+def draw_sheet(model: Flux2Model, name: str, sample: Sample, groups: Groups, moves: Moves) -> Image.Image:
     """A contact sheet, of one picture of the sample and averages over all."""
     number = min(SHOWN, len(sample.grid) - 1)
     own, other = sample.grid[number], sample.grid[donor(sample, number)]

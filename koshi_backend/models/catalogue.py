@@ -24,8 +24,9 @@ def list_models() -> dict[str, Any]:
                 "embedded": not info.repository,
                 "repository": info.repository or None,
                 "download_gb": info.download_gb,
-                "steps": info.steps,
-                "side": info.side,
+                "steps": info.traits.steps,
+                "side": info.traits.side,
+                "references": info.traits.references,
                 "installed": None if folder is None else str(folder),
                 "bytes": None if folder is None else _size(folder),
                 "card": str(folder / "README.md") if folder and (folder / "README.md").is_file() else None,
@@ -47,7 +48,7 @@ def as_text(report: dict[str, Any]) -> str:
             place = f"not installed, {model['download_gb']:.0f} GB" + (", gated" if model["gated"] else "")
         default = "  (default)" if model["name"] == report["default"] else ""
         lines.append(
-            f"{model['name']:18} {model['steps']} steps, best at {model['side']} x {model['side']}, "
+            f"{model['name']:21} {model['steps']} steps, best at {model['side']} x {model['side']}, "
             f"{model['licence']}; {place}{default}"
         )
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import KoshiError
 from ..paths import cache_folder
-from .registry import PARTS
+from .registry import PARTS, folder_traits
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def model_identity(folder: Path) -> str:
     """
     known = _read_cache()
     whole, changed = hashlib.sha256(), False
-    parts = [folder, *(folder / part for part in PARTS)]
+    parts = [folder, *(folder / part for part in PARTS[folder_traits(folder).family])]
     files = sorted(f for part in parts for f in part.glob("*") if f.suffix in _WEIGHED and f.is_file())
     for file in files:
         try:
@@ -49,19 +49,6 @@ def model_identity(folder: Path) -> str:
     if changed:
         _write_cache(known)
     return whole.hexdigest()
-
-
-def embeds_guidance(folder: Path) -> bool:
-    """Whether the transformer takes a guidance value; Klein's models do not. Raises KoshiError("bad_model_file")."""
-    config = folder / "transformer" / "config.json"
-    if not config.is_file():
-        return True  # a folder without a configuration may hold anything
-    try:
-        return bool(json.loads(config.read_text(encoding="utf-8")).get("guidance_embeds", False))
-    except (OSError, ValueError, AttributeError) as error:
-        raise KoshiError(
-            "bad_model_file", f"{config} is damaged or cut short.", "Fetch the model's files again."
-        ) from error
 
 
 def _cache_file() -> Path:

@@ -11,28 +11,33 @@ from pathlib import Path
 import torch
 
 from ..errors import KoshiError
+from .family import load_family
 from .identity import model_identity
-from .klein import Klein
-from .registry import MODELS, PARTS, REPOSITORY_PARTS, TINY_FOLDER, find_model
+from .model import FluxModel
+from .registry import MODELS, PARTS, SETTINGS, TINY_FOLDER, ModelInfo, find_model, find_traits
 
 log = logging.getLogger(__name__)
 
-_loaded: dict[tuple[str, torch.device, torch.dtype], Klein] = {}
+_loaded: dict[tuple[str, torch.device, torch.dtype], FluxModel] = {}
 
 
 def installed_folder(name: str) -> Path | None:
     """The folder of a named model's files if they are all there; looks nowhere but on this machine."""
-    repository = MODELS[name].repository
-    if not repository:
+    info = MODELS[name]
+    if not info.repository:
         return TINY_FOLDER
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=list(REPOSITORY_PARTS), local_files_only=True))
+        folder = Path(snapshot_download(info.repository, allow_patterns=_wanted(info), local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if _complete(folder) else None
+    return folder if _complete(folder, PARTS[info.traits.family]) else None
+
+
+def _wanted(info: ModelInfo) -> list[str]:
+    return [*SETTINGS, *(f"{part}/*" for part in PARTS[info.traits.family])]
 
 
 def model_folder(name: str) -> Path:
@@ -53,7 +58,7 @@ def model_folder(name: str) -> Path:
         return there
     log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
     try:
-        return Path(snapshot_download(found.repository, allow_patterns=list(REPOSITORY_PARTS)))
+        return Path(snapshot_download(found.repository, allow_patterns=_wanted(found)))
     except GatedRepoError as error:
         raise KoshiError(
             "download_failed",
@@ -69,11 +74,11 @@ def model_folder(name: str) -> Path:
         ) from error
 
 
-def _complete(folder: Path) -> bool:
+def _complete(folder: Path, parts: tuple[str, ...]) -> bool:
     """Whether a downloaded folder has all parts and all the shards that their indices name."""
-    for part in PARTS:
+    for part in parts:
         files = {file.name for file in (folder / part).glob("*")}
-        if not files or (part != "tokenizer" and not any(name.endswith(".safetensors") for name in files)):
+        if not files or (not part.startswith("tokenizer") and not any(name.endswith(".safetensors") for name in files)):
             return False
         for index in (folder / part).glob("*.safetensors.index.json"):
             if not set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) <= files:
@@ -125,7 +130,7 @@ def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch
     return wanted
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Klein:
+def load_model(name: str, device: torch.device, dtype: torch.dtype) -> FluxModel:
     """The loaded model. The last one used stays; another one takes its place."""
     folder = model_folder(name)
     identity = model_identity(folder)
@@ -134,5 +139,5 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Klein:
         _loaded.clear()  # before the next one is loaded: two would not fit on most cards
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        _loaded[key] = Klein.load(folder, device, dtype, identity)
+        _loaded[key] = load_family(folder, device, dtype, identity, find_traits(name))
     return _loaded[key]
