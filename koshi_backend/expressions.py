@@ -175,7 +175,7 @@ class _Parser:
         part = self.inner(self.unary, place)
         run = part.run
         if sign == "+":
-            return part
+            return self.node(lambda n: +run(n), place, part)  # of a comparison, a number
         if sign == "-":
             return self.node(lambda n: -run(n), place, part)
         return self.node(_guarded("~", invert, [run], place), place, part)

@@ -202,6 +202,8 @@ def test_random_expressions_are_pythons(tree: Any, t: int) -> None:
 def test_shifted_comparisons_are_numbers() -> None:
     assert value("(0 < 1) << (0 < 1)", 0) == 2
     assert value("(0 < 1) & (1 < 0)", 0) == 0
+    assert value("~+(1 < 0)", 0) == -1
+    assert value("~(1 < 0)", 0) == 1
 
 
 # ---- refusals
