@@ -12,22 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import (  # noqa: F401 - also known here
-    EPS,
+from .layers import (
     TIME_CHANNELS,
-    TIME_FACTOR,
     BlockShape,
     DoubleBlock,
     LastLayer,
     MLPEmbedder,
     Modulation,
-    QKNorm,
-    RMSNorm,
     SingleBlock,
-    StreamAttention,
-    SwiGLU,
     rotary,
-    rotate,
     time_embedding,
 )
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
 from .text_base import (
@@ -44,18 +44,6 @@ class TextEncoder(PromptEncoder):
         self.tokenizer = load_tokenizer(folder / "tokenizer", _chat)
         self.model = _load_qwen(folder / "text_encoder", max(self.settings.layers), device, dtype)
         check_vocabulary(self.tokenizer, folder, self.model.embed_tokens.num_embeddings)
-
-    @overload
-    def encode(self, prompts: str) -> Tensor: ...
-
-    @overload
-    def encode(self, prompts: list[str]) -> TextState: ...
-
-    def encode(self, prompts: str | list[str]) -> Tensor | TextState:
-        """As every family does; a single prompt, not in a list, gives its states alone."""
-        if isinstance(prompts, str):
-            return super().encode([prompts]).states
-        return super().encode(prompts)
 
     def _encode(self, prompt: str) -> TextState:
         tokens = tokenize(self.tokenizer, _chat(self.tokenizer, prompt), prompt, self.settings.length)
