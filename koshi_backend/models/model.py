@@ -108,6 +108,7 @@ class FluxModel(ABC):
         guidance: float = 1.0,
         negative: str = "",
         on_step: Callable[[int, int], None] | None = None,
+        on_prediction: Callable[[int, int, Tensor], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
         """A latent from noise, from a picture, or from a picture with references.
@@ -118,6 +119,8 @@ class FluxModel(ABC):
             W/16]. Parts below the largest strength join when the time has come down to theirs.
         references: pictures shown in context, for models that have learned to look at them.
         guidance, negative: see `contrasted`; a model that has guidance built in ignores both.
+        on_step(k, n): called before step k of n, from 0. on_prediction(k, n, latent): called with the picture that
+            step k points to, as a latent; the last one's is what is returned.
         Raises KoshiError("no_references") for a model that cannot be shown any.
         """
         if references and not self.references:
@@ -143,7 +146,9 @@ class FluxModel(ABC):
             return rearrange(out, "b (h w) c -> b c h w", h=rows)
 
         with out_of_memory_explained("making a picture"):
-            return euler(velocity, x, times, held=held, on_step=on_step, cancelled=cancelled)
+            return euler(
+                velocity, x, times, held=held, on_step=on_step, on_prediction=on_prediction, cancelled=cancelled
+            )
 
     @abstractmethod
     def _prediction(

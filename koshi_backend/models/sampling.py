@@ -80,6 +80,7 @@ def euler(
     *,
     held: tuple[Tensor, Tensor, Tensor] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    on_prediction: Callable[[int, int, Tensor], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Integrate x from times[0] to 0.
@@ -88,6 +89,7 @@ def euler(
     held: (picture, noise, release) for parts that start later than the rest: where `release` (a time per element,
         broadcastable to x) is below the present time, x is put back on the straight line between picture and noise.
     on_step(k, n): called before each of the n steps. cancelled(): asked before each step; Cancelled is raised.
+    on_prediction(k, n, picture): called after each step's evaluation with the picture it points to, x - t * v.
     """
     count = len(times) - 1
     for k, (t, after) in enumerate(itertools.pairwise(times)):
@@ -95,7 +97,10 @@ def euler(
             raise Cancelled
         if on_step is not None:
             on_step(k, count)
-        x = x + (after - t) * velocity(x, t)
+        v = velocity(x, t)
+        if on_prediction is not None:
+            on_prediction(k, count, x - t * v)
+        x = x + (after - t) * v
         if held is not None and after > 0.0:
             picture, noise, release = held
             line = after * noise + (1.0 - after) * picture
