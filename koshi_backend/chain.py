@@ -96,6 +96,10 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
         "seed": int(row["seed"]),
         "noise_scale": settings.noise_scale,
     }
+    if shot.time_rounding != "exact":
+        facts["time_rounding"] = shot.time_rounding
+    if settings.carry == "latent":
+        facts["carry"] = "latent"  # also of frame 0, which has to keep its own
     if painter.guided:
         facts["guidance"] = row["guidance"]
     if painter.contrasted and row["guidance"] != 1.0:

@@ -15,6 +15,7 @@ from .feedback import correct, shown, shown_tokens, strength_map
 from .models.model import FluxModel, Reference
 from .motion import MotionField, resample
 from .motion.anchor import Anchored
+from .motion.latent import cells_of, move_latent, pack, unpack
 from .moves import Moves
 from .noise import NoiseRecipe, frame_noise
 from .pictures import read_picture
@@ -56,7 +57,7 @@ class Maker:
         state |= noise_state
 
         def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Reference]) -> Tensor:
-            latent = self.model.denoise(
+            return self.model.denoise(
                 shot.prompt_at(index),
                 settings.noise_scale * noise,
                 steps=shot.steps,
@@ -65,18 +66,18 @@ class Maker:
                 references=references,
                 guidance=row["guidance"],
                 negative=shot.negative_at(index),
+                rounding=shot.time_rounding,
                 on_step=on_step,
                 cancelled=cancelled,
             )
-            return self.model.decode(latent)
 
         if carried is None or field is None:
             if shot.init_image and index == 0:
                 start = read_picture(shot.init_image, shot.width, shot.height).to(self.model.device)
-                if row["strength"] > 0.0:
-                    start = denoise(self.model.encode_picture(start), row["strength"], [])
-                return self._entry(start, None, state)
-            return self._entry(denoise(None, 1.0, []), None, state)
+                if row["strength"] == 0.0:
+                    return self._entry(start, None, state)
+                return self._painted(denoise(self.model.encode_picture(start), row["strength"], []), None, state)
+            return self._painted(denoise(None, 1.0, []), None, state)
 
         anchor = carried.anchor
         changed = settings.color_mode != "none" and settings.color_reference == "prompt"
@@ -84,25 +85,43 @@ class Maker:
             anchor = self._palette(index, cancelled)
         seen = shown(field.valid)
         strength = strength_map(row["strength"], seen, self.model.channels)
-        if not isinstance(strength, Tensor) and strength == 0.0:
-            # Nothing is painted: however long that goes on, the picture is resampled once.
-            kept = self._kept(carried, before, field)
-            moved = correct(kept.shown(), field.valid, row, settings, anchor, index)
-            if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:  # these are meant to add up
-                state |= _to_state(kept)
-            return self._entry(moved, anchor, state)
-        moved = correct(resample(before, field, settings.border), field.valid, row, settings, anchor, index)
-        latent = self.model.encode_picture(moved)
-        references = []
-        if settings.condition != "start":
-            references = [Reference(latent, shown_tokens(seen))]
-        if row["strength"] == 0.0:
+        idle = not isinstance(strength, Tensor) and strength == 0.0
+        moved: Tensor | None = None
+        if settings.carry == "latent":
+            latent = self._moved_latent(carried, field, row, anchor, index)
+            if idle:
+                return self._painted(latent, anchor, state)
+        else:
+            if idle:
+                # Nothing is painted: however long that goes on, the picture is resampled once.
+                kept = self._kept(carried, before, field)
+                moved = correct(kept.shown(), field.valid, row, settings, anchor, index)
+                if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:  # these are meant to add up
+                    state |= _to_state(kept)
+                return self._entry(moved, anchor, state)
+            moved = correct(resample(before, field, settings.border), field.valid, row, settings, anchor, index)
+            latent = self.model.encode_picture(moved)
+        references = [] if settings.condition == "start" else [Reference(latent, shown_tokens(seen))]
+        if row["strength"] == 0.0 and moved is not None:
             # Nothing is made anew but what the move has uncovered.
-            painted = denoise(latent, strength, references)
+            painted = self.model.decode(denoise(latent, strength, references))
             return self._entry(torch.where(seen, moved, painted), anchor, state)
-        if settings.condition == "reference":
-            return self._entry(denoise(None, 1.0, references), anchor, state)
-        return self._entry(denoise(latent, strength, references), anchor, state)
+        if settings.condition == "reference" and row["strength"] > 0.0:
+            return self._painted(denoise(None, 1.0, references), anchor, state)
+        return self._painted(denoise(latent, strength, references), anchor, state)
+
+    def _moved_latent(
+        self, carried: Entry, field: MotionField, row: dict[str, float], anchor: np.ndarray, index: int
+    ) -> Tensor:
+        """The latent before, moved as such. Corrections are of pictures and come as the difference they make."""
+        settings, before = self.shot.feedback, torch.from_numpy(carried.state["latent"])[None].to(self.model.device)
+        moved = pack(move_latent(unpack(before), cells_of(field), border=settings.border))
+        matched = settings.color_mode != "none" and row["color_match"] > 0.0
+        if not matched and row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:
+            return moved
+        picture = self.model.decode(moved)
+        corrected = correct(picture, field.valid, row, settings, anchor, index)
+        return moved + self.model.encode_picture(corrected) - self.model.encode_picture(picture)
 
     def _kept(self, carried: Entry, before: Tensor, field: MotionField) -> Anchored:
         """The picture from which an unpainted frame is made, moved all the way to this frame."""
@@ -125,6 +144,7 @@ class Maker:
             steps=shot.steps,
             guidance=shot.values["guidance"][index],
             negative=shot.negative_at(index),
+            rounding=shot.time_rounding,
             cancelled=cancelled,
         )
         return color.statistics(self.model.decode(latent), shot.feedback.color_mode)
@@ -137,12 +157,20 @@ class Maker:
         noise, after = frame_noise(noise_recipe(self.shot, index, row, self.model.channels), field, before)
         return noise.to(self.model.device), {} if after is None else {"noise": after}
 
+    def _painted(self, latent: Tensor, anchor: np.ndarray | None, state: dict[str, np.ndarray]) -> Entry:
+        """The entry of a frame that comes as a latent, as it stays where latents are carried."""
+        if self.shot.feedback.carry == "latent":
+            state = state | {"latent": latent[0].float().cpu().numpy()}
+        return self._entry(self.model.decode(latent), anchor, state)
+
     def _entry(self, picture: Tensor, anchor: np.ndarray | None, state: dict[str, np.ndarray]) -> Entry:
         """Round the picture to what is stored, so that a resumed chain goes on from the very same numbers.
 
         anchor: the colours that hold so far; None takes this picture's own.
         """
         settings = self.shot.feedback
+        if settings.carry == "latent" and "latent" not in state:
+            state = state | {"latent": self.model.encode_picture(picture)[0].float().cpu().numpy()}
         whole = (picture[0].permute(1, 2, 0).float().clamp(0.0, 1.0) * FULL).round().cpu().numpy().astype(np.uint16)
         if settings.color_mode == "none":
             anchor = np.zeros(6)

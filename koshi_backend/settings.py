@@ -75,7 +75,8 @@ class Prompt(BaseModel):
 class Feedback(BaseModel):
     """How a frame is made from the one before it.
 
-    carry: what comes from the frame before: the decoded, moved picture, or nothing.
+    carry: what comes from the frame before: the picture, moved and corrected; its latent, moved as such and never
+        decoded on the way (an experiment: it loses detail faster, docs/feedback.md); or nothing.
     condition: how it enters: as the noised start, as an in-context reference picture, or both (the default: it follows
         the motion best by far, docs/feedback.md).
     color_mode: the space in which colours are matched.
@@ -88,7 +89,7 @@ class Feedback(BaseModel):
     """
 
     model_config = STRICT
-    carry: Literal["pixels", "none"] = "pixels"
+    carry: Literal["pixels", "latent", "none"] = "pixels"
     condition: Literal["start", "reference", "both"] = "both"
     position: Literal["grid"] = "grid"
     border: Literal["replicate", "wrap", "reflect"] = "replicate"

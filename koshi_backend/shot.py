@@ -45,6 +45,7 @@ class Shot(BaseModel):
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     steps: Annotated[int, Field(ge=1, le=1000)]
+    time_rounding: Literal["exact", "bfl", "diffusers"] = "exact"
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     schedules: dict[str, float | str | list[float] | dict[str, str]] = {}
     seed_behavior: Literal[BEHAVIORS] = "fixed"  # type: ignore[valid-type]

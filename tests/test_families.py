@@ -204,9 +204,13 @@ def shot(family: Family, **changes: Any) -> Any:
     return load_shot(whole | changes)
 
 
-def test_a_shot_renders_on_every_family(family: Family, tmp_path: Path) -> None:
-    one = shot(family)
-    assert one.feedback.condition == ("both" if family.references else "start")
+@pytest.mark.parametrize("carry", ["pixels", "latent"])
+@pytest.mark.parametrize("condition", [None, "start", "reference"])
+def test_a_shot_renders_on_every_family(family: Family, carry: str, condition: str | None, tmp_path: Path) -> None:
+    if condition == "reference" and not family.references:
+        return  # refused, below
+    one = shot(family, feedback={"carry": carry} | ({"condition": condition} if condition else {}))
+    assert one.feedback.condition == (condition or ("both" if family.references else "start"))
     frames = list(render_shot(one, store=FrameStore(tmp_path)))
     assert len({frame.png for frame in frames}) == 12
     sizes = {cv2.imdecode(np.frombuffer(frame.png, np.uint8), cv2.IMREAD_COLOR).shape for frame in frames}

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koshi_backend.errors import Cancelled
-from koshi_backend.models.sampling import Mu, empirical_mu, euler, flow_times, linear_mu, no_shift, shift, unshift
+from koshi_backend.models.sampling import (
+    Mu,
+    empirical_mu,
+    euler,
+    flow_times,
+    linear_mu,
+    no_shift,
+    rounded,
+    shift,
+    unshift,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +50,14 @@ def test_flux1_s_schedules() -> None:
     assert [linear_mu(tokens, 20) for tokens in (256, 1024, 4096)] == pytest.approx([0.5, 0.63, 1.15])
     assert flow_times(1024, 4, mu=linear_mu) == pytest.approx([1, 0.849, 0.6525, 0.385, 0], abs=3e-4)
     assert flow_times(4096, 4, mu=linear_mu) == pytest.approx([1, 0.9045, 0.7595, 0.5128, 0], abs=6e-5)
+
+
+@pytest.mark.parametrize(("t", "bfl", "diffusers"), [(0.958085, 956, 960), (0.7175, 720, 716), (0.7672, 764, 768)])
+def test_the_times_that_others_tell_their_networks(t: float, bfl: int, diffusers: int) -> None:
+    """Pinned from their code in bfloat16; the true time lies between or beside them."""
+    assert rounded(t, "exact") == t
+    assert round(1000 * rounded(t, "bfl"), 3) == bfl
+    assert round(1000 * rounded(t, "diffusers"), 3) == diffusers
 
 
 def test_re_spaced_steps() -> None:

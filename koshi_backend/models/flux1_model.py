@@ -28,7 +28,7 @@ class Flux1Model(FluxModel):
 
     def _prediction(
         self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float
-    ) -> Callable[[Tensor, float], Tensor]:
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         text = self.text.encode([prompt])
         assert text.pooled is not None
         context, pooled = text.states.to(self.dtype), text.pooled.to(self.dtype)
@@ -37,10 +37,9 @@ class Flux1Model(FluxModel):
         txt_ids = text_ids(context.shape[1], device=self.device)
         embedded = torch.full((1,), guidance, device=self.device) if self.transformer.config.guidance else None
 
-        def predict(tokens: Tensor, t: float) -> Tensor:
+        def predict(tokens: Tensor, t: Tensor) -> Tensor:
             sequence = tokens if shown is None else torch.cat([tokens, shown.tokens], dim=1)
-            when = torch.full((1,), t, device=self.device)
-            out = self.transformer(sequence, context, pooled, when, img_ids, txt_ids, embedded)
+            out = self.transformer(sequence, context, pooled, t, img_ids, txt_ids, embedded)
             return out[:, : rows * columns].float()
 
         return predict

@@ -7,6 +7,7 @@ What differs from FLUX.1: one modulation for the whole net and stream kind, no b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from .layers import (
     TIME_CHANNELS,
     BlockShape,
     DoubleBlock,
+    Kept,
     LastLayer,
     MLPEmbedder,
     Modulation,
@@ -86,11 +88,13 @@ class Flux2Transformer(nn.Module):
         img_ids: Tensor,
         txt_ids: Tensor,
         guidance: Tensor | None = None,
+        kept: tuple[Sequence[Kept | None], Sequence[Kept | None]] | None = None,
     ) -> Tensor:
         """One evaluation.
 
         img: packed latents [B, N, 128], references appended after the picture. txt: [B, L, context].
         t: flow times [B]. img_ids [N, 4], txt_ids [L, 4]: positions. guidance [B], where the model embeds it.
+        kept: keys and values that the double and the single blocks attend to as well (flux2_cached.py).
         Returns [B, N, 128].
         """
         vec = self.time_in(time_embedding(t).to(img.dtype))
@@ -101,11 +105,12 @@ class Flux2Transformer(nn.Module):
         cos, sin = rotary(torch.cat([txt_ids, img_ids]), self.config.axes, self.config.theta)
         img_mod, txt_mod = self.double_stream_modulation_img(vec), self.double_stream_modulation_txt(vec)
         img, txt = self.img_in(img), self.txt_in(txt)
-        for block in self.double_blocks:
-            img, txt = block(img, txt, img_mod, txt_mod, cos, sin)
+        double, single = kept or ([None] * len(self.double_blocks), [None] * len(self.single_blocks))
+        for block, seen in zip(self.double_blocks, double, strict=True):
+            img, txt = block(img, txt, img_mod, txt_mod, cos, sin, seen)
         x, mod, length = torch.cat([txt, img], 1), self.single_stream_modulation(vec), txt.shape[1]
-        for block in self.single_blocks:
-            x = block(x, mod, cos, sin)
+        for block, seen in zip(self.single_blocks, single, strict=True):
+            x = block(x, mod, cos, sin, seen)
         return self.final_layer(x[:, length:], vec)
 
 

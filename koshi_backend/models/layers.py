@@ -72,9 +72,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Attention of all tokens to all, [B, H, L, D] -> [B, L, H * D], positions turned in. No mask."""
+# Keys, turned already, and values of tokens that are not in the sequence: each [B, H, M, D].
+Kept = tuple[Tensor, Tensor]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, kept: Kept | None = None) -> Tensor:
+    """Attention of all tokens to all, [B, H, L, D] -> [B, L, H * D], positions turned in. No mask.
+
+    kept: further tokens that are attended to.
+    """
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    if kept is not None:
+        k, v = torch.cat([k, kept[0]], 2), torch.cat([v, kept[1]], 2)
     return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)")
 
 
@@ -180,12 +189,13 @@ class DoubleBlock(nn.Module):
         txt_mod: tuple[Tensor, ...],
         cos: Tensor,
         sin: Tensor,
+        kept: Kept | None = None,
     ) -> tuple[Tensor, Tensor]:
         length = txt.shape[1]
         tq, tk, tv = self.txt_attn.heads_of(modulated(txt, txt_mod[0], txt_mod[1]))
         iq, ik, iv = self.img_attn.heads_of(modulated(img, img_mod[0], img_mod[1]))
         # Text comes first in the sequence; the rotary tables are laid out the same way.
-        out = attend(torch.cat([tq, iq], 2), torch.cat([tk, ik], 2), torch.cat([tv, iv], 2), cos, sin)
+        out = attend(torch.cat([tq, iq], 2), torch.cat([tk, ik], 2), torch.cat([tv, iv], 2), cos, sin, kept)
         txt = txt + txt_mod[2] * self.txt_attn.proj(out[:, :length])
         img = img + img_mod[2] * self.img_attn.proj(out[:, length:])
         txt = txt + txt_mod[5] * self.txt_mlp(modulated(txt, txt_mod[3], txt_mod[4]))
@@ -205,10 +215,17 @@ class SingleBlock(nn.Module):
         self.act = activation(shape)
         self.heads = shape.heads
 
-    def forward(self, x: Tensor, mod: tuple[Tensor, ...], cos: Tensor, sin: Tensor) -> Tensor:
+    def heads_of(self, x: Tensor, mod: tuple[Tensor, ...]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Query, key and value, and what goes into the MLP's activation."""
         qkv, mlp = self.linear1(modulated(x, mod[0], mod[1])).split(self.split, dim=-1)
         q, k, v = rearrange(qkv, "b l (k h d) -> k b h l d", k=3, h=self.heads)
-        out = attend(self.norm.query_norm(q), self.norm.key_norm(k), v, cos, sin)
+        return (self.norm.query_norm(q), self.norm.key_norm(k), v), mlp
+
+    def forward(
+        self, x: Tensor, mod: tuple[Tensor, ...], cos: Tensor, sin: Tensor, kept: Kept | None = None
+    ) -> Tensor:
+        (q, k, v), mlp = self.heads_of(x, mod)
+        out = attend(q, k, v, cos, sin, kept)
         return x + mod[2] * self.linear2(torch.cat([out, self.act(mlp)], dim=-1))
 
 

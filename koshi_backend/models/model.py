@@ -20,7 +20,7 @@ from ..errors import KoshiError
 from .autoencoder import Autoencoder
 from .flux1 import Flux1Transformer
 from .flux2 import Flux2Transformer
-from .sampling import Mu, euler, flow_times
+from .sampling import Mu, Rounding, euler, flow_times, rounded
 from .text_base import PromptEncoder
 
 CELL = 16  # pixels per token
@@ -107,6 +107,7 @@ class FluxModel(ABC):
         references: Sequence[Reference] = (),
         guidance: float = 1.0,
         negative: str = "",
+        rounding: Rounding = "exact",
         on_step: Callable[[int, int], None] | None = None,
         on_prediction: Callable[[int, int, Tensor], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -119,6 +120,7 @@ class FluxModel(ABC):
             W/16]. Parts below the largest strength join when the time has come down to theirs.
         references: pictures shown in context, for models that have learned to look at them.
         guidance, negative: see `contrasted`; a model that has guidance built in ignores both.
+        rounding: of the times that the network is told (sampling.py).
         on_step(k, n): called before step k of n, from 0. on_prediction(k, n, latent): called with the picture that
             step k points to, as a latent; the last one's is what is returned.
         Raises KoshiError("no_references") for a model that cannot be shown any.
@@ -139,9 +141,10 @@ class FluxModel(ABC):
 
         def velocity(latent: Tensor, t: float) -> Tensor:
             tokens = tokens_of(latent).to(self.dtype)
-            out = predict(tokens, t)
+            told = torch.full((1,), rounded(t, rounding), device=self.device)
+            out = predict(tokens, told)
             if against is not None:
-                other = against(tokens, t)
+                other = against(tokens, told)
                 out = other + guidance * (out - other)
             return rearrange(out, "b (h w) c -> b c h w", h=rows)
 
@@ -153,8 +156,9 @@ class FluxModel(ABC):
     @abstractmethod
     def _prediction(
         self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float
-    ) -> Callable[[Tensor, float], Tensor]:
-        """The network as a function of a picture's tokens [1, N, channels] and the flow time: their velocity, float32.
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network as a function of a picture's tokens [1, N, channels] and the flow time [1]: their velocity,
+        float32.
 
         References are constants: only the picture's own tokens come back.
         """

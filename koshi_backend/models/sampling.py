@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..errors import Cancelled
 
 # The shift's logarithm from the number of output tokens (references excluded) and of steps.
 Mu = Callable[[int, int], float]
+Rounding = Literal["exact", "bfl", "diffusers"]
 
 
 def no_shift(tokens: int, steps: int) -> float:
@@ -71,6 +73,19 @@ def flow_times(tokens: int, steps: int, start: float = 1.0, mu: Mu = empirical_m
     times = [shift(first * (1.0 - k / steps), far) for k in range(steps + 1)]
     times[0] = start  # exact, without the round trip through the shift
     return times
+
+
+def rounded(t: float, rounding: Rounding) -> float:
+    """The flow time that the network is told at flow time t.
+
+    "exact": t itself. "bfl", "diffusers": what is left of it where these compute in bfloat16, for who has to draw their
+    very pictures. At .958085, for one, the network is told .958085, .956 or .960. The steps are never rounded.
+    """
+    if rounding == "exact":
+        return t
+    # black-forest-labs/flux2 casts the time, then multiplies by 1000; diffusers casts the thousandfold first.
+    told = torch.tensor(t) if rounding == "bfl" else torch.tensor(t * 1000).bfloat16() / 1000
+    return float(told.bfloat16() * 1000) / 1000
 
 
 def euler(

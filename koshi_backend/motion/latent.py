@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -44,6 +45,15 @@ def latent_field(columns: int, rows: int, device: torch.device | None = None, **
     place = np.array([[CELL, 0.0, half], [0.0, CELL, half], [0.0, 0.0, 1.0]])  # cell -> pixel
     matrix = np.linalg.inv(place) @ deforum_matrix(columns * CELL, rows * CELL, **move) @ place
     return MotionField.affine(matrix, columns, rows, device)
+
+
+def cells_of(field: MotionField) -> MotionField:
+    """A field of pixels as one of cells, [H/8, W/8]: the mean move of a cell's 64 pixels, which is its centre's where
+    the field is smooth. A cell is valid where all of them are.
+    """
+    source = F.avg_pool2d(field.source.permute(2, 0, 1)[None], CELL)[0].permute(1, 2, 0)
+    hidden = F.max_pool2d((~field.valid).float()[None, None], CELL)[0, 0] > 0
+    return MotionField((source - (CELL - 1) / 2) / CELL, ~hidden)
 
 
 def move_latent(
