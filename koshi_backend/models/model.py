@@ -60,10 +60,7 @@ class FluxModel(ABC):
     ) -> None:
         self.transformer, self.autoencoder, self.text, self.identity = transformer, autoencoder, text, identity
         self.references, self.contrasted = references, contrasted
-
-    @property
-    def device(self) -> torch.device:
-        return self.transformer.img_in.weight.device
+        self.device = transformer.img_in.weight.device  # where it computes; its weights may lie elsewhere
 
     @property
     def dtype(self) -> torch.dtype:
@@ -218,5 +215,6 @@ def out_of_memory_explained(doing: str) -> Iterator[None]:
         raise KoshiError(
             "out_of_memory",
             f"The graphics card ran out of memory while {doing} ({free / 1e9:.1f} of {total / 1e9:.1f} GB are free).",
-            "Render at a smaller size, choose a smaller model, or close other programs that use the card.",
+            "Render at a smaller size, offload the model (KOSHI_OFFLOAD=model or layers), choose a smaller one, or close "
+            "other programs that use the card.",
         ) from error
