@@ -13,10 +13,10 @@ and how many times warpAffine (OpenCV 5.0, torch 2.13):
     cv2.warpAffine, cubic     11.5 ms   11.7, 11.7
     2D warp                   14.2 ms   15.2, 14.8   1.29, 1.26   goal 15 ms
     camera-exact              48.2 ms   51.3, 50.7   4.37, 4.29   goal 60 ms
-    colour match, LAB         15.0 ms   15.2, 15.2   1.29, 1.29   goal 15 ms; a pass less since, 4 % in a busy run
+    colour match, LAB         13.1 ms   14.1                      goal 15 ms; in the same run as before: 15.0, 16.1
     3D warp                   42.2 ms   44.3, 43.9   3.79, 3.68
 
-With the other core busy: 2D 17.0 ms, camera-exact 64.9 and 61.9, colours 17.0 and 16.3, 3D 54.4. Without `prepare`,
+With the other core busy: 2D 17.0 ms, camera-exact 64.9 and 61.9, colours (before) 17.0 and 16.3, 3D 54.4. Without `prepare`,
 which keeps freed memory, then: camera-exact 75.1 and 92.9, colours 19.2 and 22.1, 3D 80.5 and 86.8.
 """
 
