@@ -17,7 +17,7 @@ help:
 	@echo 'make test        every test, in real Blender too;  PYTEST_ARGS="-k schedules -x" goes to pytest'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make extension   dist/koshi-0.1.0.zip, made by the builder that comes with Blender'
-	@echo 'make env         only the Python environments: .venv, .venv-blender-4.5, .venv-blender-5.2'
+	@echo 'make env         only the Python environment of the backend: .venv'
 	@echo 'make tiny        trains koshi-tiny from nothing into training/run (6 hours, with a GPU less);  MINUTES=20 for less'
 	@echo 'make clean       remove what was made (out, dist, caches);  make distclean: the environments too'
 	@echo

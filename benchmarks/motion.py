@@ -16,7 +16,7 @@ and how many times warpAffine (OpenCV 5.0, torch 2.13):
     colour match, LAB         13.1 ms   14.1                      goal 15 ms; in the same run as before: 15.0, 16.1
     3D warp                   42.2 ms   44.3, 43.9   3.79, 3.68
 
-With the other core busy: 2D 17.0 ms, camera-exact 64.9 and 61.9, colours (before) 17.0 and 16.3, 3D 54.4. Without `prepare`,
+With the other core busy: 2D 17.0 ms, camera-exact 64.9 and 61.9, colours then 17.0 and 16.3, 3D 54.4. Without prepare,
 which keeps freed memory, then: camera-exact 75.1 and 92.9, colours 19.2 and 22.1, 3D 80.5 and 86.8.
 """
 

@@ -22,7 +22,8 @@ from .errors import Cancelled, KoshiError
 from .frame import Maker, noise_recipe
 from .guides import frame_file
 from .models.identity import model_identity
-from .models.pool import load_model, model_folder, pick_device, pick_dtype
+from .models.placement import Offload
+from .models.pool import load_model, model_files, pick_device, pick_dtype
 from .models.registry import find_traits
 from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
 from .noise import noise_facts
@@ -74,9 +75,9 @@ class Painter:
 
     @staticmethod
     def of(shot: Shot, device: torch.device, dtype: torch.dtype) -> Painter:
-        folder = model_folder(shot.model)
+        files = model_files(shot.model)
         traits, kind = find_traits(shot.model), str(dtype).removeprefix("torch.")
-        return Painter(model_identity(folder), kind, device.type, traits.guided, traits.contrasted)
+        return Painter(model_identity(files), kind, device.type, traits.guided, traits.contrasted)
 
 
 def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
@@ -195,12 +196,14 @@ def render_shot(
     store: FrameStore | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    offload: Offload | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Frame]:
     """The shot's frames in order, from the store where they are there, else made and stored.
 
-    The model is loaded when the first frame has to be made, and stays loaded.
+    The model is loaded when the first frame has to be made, and stays loaded. device, dtype, offload: as `pick_device`,
+    `pick_dtype` and `pick_offload` choose when None.
     Raises KoshiError, and Cancelled when cancelled() turns true; frames yielded before are kept.
     """
     store = store if store is not None else FrameStore()
@@ -216,7 +219,7 @@ def render_shot(
         nonlocal loaded
         if loaded is None:
             tell(Progress(at, 0, shot.steps, f"loading {shot.model}"))
-            loaded = Maker(shot, load_model(shot.model, where, kind))
+            loaded = Maker(shot, load_model(shot.model, where, kind, offload))
         return loaded
 
     def make(at: int, previous: Entry | None) -> Entry:

@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Cancelled):
         stopped = KoshiError("cancelled", "Stopped.", "Finished frames are kept.")
         return _fail(options, stopped.as_dict(), str(stopped), INTERRUPTED)
+    except BrokenPipeError:  # `koshi models | head`: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        return FAILED
     except Exception as error:  # the last boundary: a person sees a sentence, the log file has the rest
         log = _log_traceback()
         message = f"Something unexpected went wrong ({type(error).__name__}: {error}). Details: {log}"
@@ -86,23 +89,55 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompt", help="what the picture shows")
     generate.add_argument("--out", type=Path, default=Path("output.png"), help="default output.png")
     generate.add_argument("--image", type=Path, action="append", default=[], help="a reference; may be repeated")
-    generate.add_argument("--model", help="a model's name or folder")
+    generate.add_argument("--model", help="a model's name, folder or .safetensors file")
     generate.add_argument("--width", type=int, help="default: the model's best, 256 for koshi-tiny")
     generate.add_argument("--height", type=int)
     generate.add_argument("--steps", type=int, help="default: the model's own")
     generate.add_argument("--guidance", type=float, help="default: the model's own")
+    generate.add_argument("--negative", default="", help="what it shall not show, for base models")
+    generate.add_argument("--quality", choices=("draft", "normal", "final"), help="half, all or twice the steps")
+    generate.add_argument("--template", help="a look by name (koshi templates), or a text with {prompt} in it")
     generate.add_argument("--seed", type=int, help="default: a random one")
     generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
+    feedback = add("feedback", "Zoom into a picture and paint it over, again and again: frames and a video.")
+    feedback.add_argument("--prompt", required=True, help="what the pictures show")
+    feedback.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the frames and feedback.mp4")
+    feedback.add_argument("--model", help="a model's name, such as flux-schnell, or its path")
+    feedback.add_argument("--iterations", type=int, default=48, help="frames, the first one included; default 48")
+    feedback.add_argument("--zoom", type=float, default=0.006, help="a frame; .006, the default, is 1.006 times")
+    feedback.add_argument("--angle", type=float, default=0.0, help="degrees a frame, counter-clockwise")
+    feedback.add_argument("--translation-x", type=float, default=0.0, help="pixels a frame, to the right")
+    feedback.add_argument("--translation-y", type=float, default=0.0, help="pixels a frame, down")
+    feedback.add_argument(
+        "--feedback-denoise", type=float, default=0.18, help="how much is made anew, 0 to 1; default .18"
+    )
+    feedback.add_argument("--noise-amount", type=float, default=0.015, help="grain, .005 to .03; default .015")
+    feedback.add_argument("--noise-type", choices=("perlin", "gaussian"), default="perlin")
+    feedback.add_argument("--sharpen", type=float, default=0.1, help=".05 to .25; default .1")
+    feedback.add_argument("--contrast", type=float, default=1.0, help=".9 to 1.1; default 1")
+    feedback.add_argument("--color-mode", choices=("LAB", "RGB", "HSV", "none"), default="LAB")
+    feedback.add_argument("--steps", type=int, help="default: the model's own")
+    feedback.add_argument("--cfg", type=float, help="guidance; default: the model's own")
+    feedback.add_argument("--negative", default="", help="what they shall not show, for base models")
+    feedback.add_argument("--init-image", type=Path, help="the picture to begin with")
+    feedback.add_argument("--width", type=int, help="default: the model's best, at most 512")
+    feedback.add_argument("--height", type=int)
+    feedback.add_argument("--fps", type=float, default=12.0, help="default 12")
+    feedback.add_argument("--seed", type=int, help="default: a random one")
+    feedback.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
     groups = add("groups", "Measure what the channel groups of a model's latents carry.")
-    groups.add_argument("--model", default="koshi-tiny", help="a model's name or folder; default koshi-tiny")
+    groups.add_argument("--model", default="koshi-tiny", help="a model's name, folder or file; default koshi-tiny")
     groups.add_argument("--out", type=Path, help="a picture of it, such as groups.png")
     groups.add_argument("--pictures", type=int, default=16, help="how many to measure on, default 16")
     groups.add_argument("--size", type=int, help="their side in pixels; default: half the model's best")
     groups.add_argument("--seed", type=int, default=0)
     groups.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
-    add("models", "List the models that Koshi knows, and which are installed.")
+    models = add("models", "List the models that Koshi knows, and which are installed.")
+    models.add_argument("--check", metavar="MODEL", help="verify a model's files: a name, folder or file")
+    add("templates", "List the prompt templates of each model family.")
     commands.add_parser("serve", help="Run the render server that Blender talks to.", add_help=False)
     add("doctor", "Check this installation.")
     return parser
@@ -117,10 +152,28 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         from .commands import generate
 
         return generate(options)
+    if options.command == "feedback":
+        from .feedback_command import feedback
+
+        return feedback(options)
+    if options.command == "templates":
+        from .templates import TEMPLATES, listing
+
+        if not options.json:
+            print(listing())
+        return {"ok": True, "templates": TEMPLATES}
     if options.command == "groups":
         from .commands import groups
 
         return groups(options)
+    if options.command == "models" and options.check:
+        from .models.checkpoint_check import as_text as told
+        from .models.checkpoint_check import check_files
+
+        checked = check_files(options.check)
+        if not options.json:
+            print(told(checked))
+        return checked
     if options.command == "models":
         from .models.catalogue import as_text, list_models
 

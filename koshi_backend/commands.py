@@ -6,19 +6,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .api import create_pipeline
 from .arguments import check_picture
-from .chain import Frame, Progress, render_shot
+from .chain import render_shot
 from .errors import KoshiError
 from .models.flux2_model import Flux2Model
 from .models.registry import find_traits
 from .outputs import PICTURES, check_file, check_folder, write_whole
 from .preview import motion_frames
-from .shot import Shot, read_shot
+from .progress import FrameLine
+from .shot import read_shot
 from .video import SUFFIXES, is_video, write_video
 
 _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png", ".jpg", ".jpeg", ".webp", ".exr")
@@ -31,23 +31,22 @@ def animate(shot_file: Path, out: Path, device: str | None, *, motion_only: bool
     """
     shot = read_shot(shot_file)
     _check_out(out)
-    begin, counts = time.monotonic(), {"made": 0, "stored": 0}
-    frames = _counted(shot, device, counts, motion_only)
+    line = FrameLine(shot.frames, True)
+    drawn = motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=line.step)
+    frames = line.over(drawn)
     if is_video(out):
         write_video(out, (frame.png for frame in frames), shot.fps)
     else:
         for frame in frames:
             write_whole(out / f"{frame.number:04d}.png", frame.png)
-    seconds = round(time.monotonic() - begin, 2)
-    return {"ok": True, "frames": shot.frames, **counts, "seconds": seconds, "out": str(out)}
+    return {"ok": True, "frames": shot.frames, **line.counts, "seconds": line.seconds, "out": str(out)}
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one picture to options.out."""
     begin = time.monotonic()
     pipeline = create_pipeline(options.model, options.device)
-    traits = find_traits(pipeline.model)
-    side = traits.side
+    side = pipeline.traits.side
     width = side if options.width is None else options.width
     height = side if options.height is None else options.height
     pipeline.generate_image(
@@ -56,9 +55,12 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
         options.image,
         width,
         height,
-        traits.steps if options.steps is None else options.steps,
-        traits.guidance if options.guidance is None else options.guidance,
+        options.steps,
+        options.guidance,
         options.seed,
+        negative_prompt=options.negative,
+        quality=options.quality,
+        template=options.template,
     )
     seconds = round(time.monotonic() - begin, 2)
     print(f"{options.out}  {width} x {height}  {pipeline.model}  {seconds} s", file=sys.stderr)
@@ -94,28 +96,6 @@ def groups(options: argparse.Namespace) -> dict[str, Any]:
 
 def _said(text: str) -> None:
     print(f"\r\033[K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
-
-
-def _counted(shot: Shot, device: str | None, counts: dict[str, int], motion_only: bool) -> Iterator[Frame]:
-    """The frames, counting them and telling a person how far it is."""
-    live, begin = sys.stderr.isatty(), time.monotonic()
-
-    def step(p: Progress) -> None:
-        if live:
-            print(f"\r\033[K{p.message}, step {p.step + 1} of {p.steps}", end="", file=sys.stderr, flush=True)
-        elif p.message.startswith("loading"):
-            print(p.message, file=sys.stderr, flush=True)
-
-    for frame in motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=step):
-        counts["stored" if frame.stored else "made"] += 1
-        done = frame.index + 1
-        if live or done == shot.frames or done % max(shot.frames // 10, 1) == 0:
-            left = (time.monotonic() - begin) / done * (shot.frames - done)
-            text = f"{done} of {shot.frames} frames, {counts['stored']} from the store, {left:.0f} s left"
-            print(f"\r\033[K{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
-        yield frame
-    if live:
-        print(file=sys.stderr)
 
 
 def _check_out(out: Path) -> None:

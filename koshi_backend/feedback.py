@@ -7,7 +7,9 @@ Noise comes after the colour match, which would take it out again.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +17,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import color
+from .calls import named
+from .errors import problem, raise_problems
 from .noise import frame_seed, pixel_noise
-from .settings import Feedback
+from .settings import SCHEDULES, Feedback
+
+log = logging.getLogger(__name__)
 
 SHARPEN_SIGMA, SHARPEN_REACH = 1.0, 2  # Deforum's anti-blur defaults: kernel 5, sigma 1
+NOISE_SCALE = 30.0 / 255.0  # from Koshi-Flux's amount to the `noise` schedule
+# Of FeedbackConfig: the words that are allowed; usual from, usual to, and highest amount (that of the schedule).
+_WORDS = {"color_mode": ("LAB", "RGB", "HSV", "None"), "noise_type": ("perlin", "gaussian")}
+_USUAL = {
+    "noise_amount": (0.005, 0.03, SCHEDULES["noise"].high / NOISE_SCALE),
+    "sharpen_amount": (0.05, 0.25, SCHEDULES["sharpen"].high),
+    "contrast_boost": (0.9, 1.1, SCHEDULES["contrast"].high),
+}
 
 
 @dataclass(frozen=True)
 class FeedbackConfig:
     """Picture corrections of the Python interface, by the names Koshi-Flux gave them.
 
-    color_mode: LAB, RGB, HSV or None. noise_amount: usually .005 to .03. noise_type: perlin or gaussian.
-    sharpen_amount: usually .05 to .25. contrast_boost: usually .9 to 1.1.
+    color_mode: LAB, RGB, HSV or None. noise_amount: 0 to 8.5, usually .005 to .03. noise_type: perlin or gaussian.
+    sharpen_amount: 0 to 4, usually .05 to .25. contrast_boost: 0 to 4, usually .9 to 1.1.
+    Raises KoshiError("bad_value") that lists every fault. Amounts beyond the usual are only warned of, since they act
+    anew in every frame; noise and sharpening of 0 are off.
     """
 
     color_mode: str | None = "LAB"
@@ -35,14 +51,41 @@ class FeedbackConfig:
     sharpen_amount: float = 0.1
     contrast_boost: float = 1.0
 
+    def __post_init__(self) -> None:
+        faults = [self._fault(name, allowed) for name, allowed in _WORDS.items()]
+        faults += [self._out_of_range(name, high) for name, (_, _, high) in _USUAL.items()]
+        raise_problems("bad_value", "This FeedbackConfig", [fault for fault in faults if fault])
+        for name, (low, most, _) in _USUAL.items():
+            amount = getattr(self, name)
+            off = amount == 0 and name != "contrast_boost"
+            if not off and not low <= amount <= most:
+                log.warning("FeedbackConfig: %s is %g, usual are %g to %g", name, amount, low, most)
+
+    def _fault(self, name: str, allowed: tuple[str, ...]) -> dict[str, Any] | None:
+        given = getattr(self, name)
+        word = "none" if given is None else given
+        if isinstance(word, str) and word.lower() in (name.lower() for name in allowed):
+            return None
+        return problem(f"FeedbackConfig.{name}", f"it is {given!r}.", f"Use {', '.join(allowed)}.", value=given)
+
+    def _out_of_range(self, name: str, high: float) -> dict[str, Any] | None:
+        given = getattr(self, name)
+        number = isinstance(given, (int, float, np.number)) and not isinstance(given, bool)
+        if number and 0.0 <= given <= high:
+            return None
+        return problem(f"FeedbackConfig.{name}", f"it is {given!r}.", f"Keep it between 0 and {high:g}.", value=given)
+
     def schedules(self) -> dict[str, float]:
         """The same as Koshi schedules. Koshi-Flux adds noise of amount * 15 on the 0..255 scale; the `noise` schedule
         is a deviation on the -1..1 scale."""
         return {
-            "noise": self.noise_amount * 30.0 / 255.0,
-            "sharpen": self.sharpen_amount,
-            "contrast": self.contrast_boost,
+            "noise": float(self.noise_amount) * NOISE_SCALE,
+            "sharpen": float(self.sharpen_amount),
+            "contrast": float(self.contrast_boost),
         }
+
+
+setattr(FeedbackConfig, "__init__", named(FeedbackConfig.__init__))  # noqa: B010 so that wrong names are named
 
 
 def correct(

@@ -13,23 +13,22 @@ from bpy.props import (
     StringProperty,
 )
 
-# Identifiers are what the backend calls the models; CUSTOM stands for the folder in `model_path`.
+from ..koshi_backend.models.registry import MODELS as KNOWN
+from ..koshi_backend.models.registry import ModelInfo
+
+
+def _about(info: ModelInfo) -> str:
+    """A model's tooltip."""
+    if not info.repository:
+        return "Ships with Koshi, needs no download and no GPU; made for sizes up to 256 x 256"
+    able = "" if info.traits.references else ", no references"
+    return f"{info.licence}, {info.traits.steps} steps{able}; the weights take {info.memory_gb:.0f} GB of memory"
+
+
+# Identifiers are what the backend calls the models; CUSTOM stands for the path in `model_path`.
 MODELS = (
-    (
-        "koshi-tiny",
-        "Koshi Tiny",
-        "Ships with Koshi, needs no download and no GPU; made for sizes up to 256 x 256",
-    ),
-    ("flux.2-klein-4b", "FLUX.2 Klein 4B", "Apache-2.0, needs a GPU with some 20 GB of memory"),
-    ("flux.2-klein-9b", "FLUX.2 Klein 9B", "Non-commercial licence, needs a GPU with some 36 GB of memory"),
-    ("flux.2-klein-base-4b", "FLUX.2 Klein 4B Base", "Apache-2.0, 50 steps with a negative prompt"),
-    ("flux.2-klein-base-9b", "FLUX.2 Klein 9B Base", "Non-commercial licence, 50 steps with a negative prompt"),
-    ("flux.2-dev", "FLUX.2 dev", "Non-commercial licence, 28 steps, needs a GPU with some 120 GB of memory"),
-    ("flux.1-schnell", "FLUX.1 schnell", "Apache-2.0, 4 steps, no references, needs a GPU with some 36 GB of memory"),
-    ("flux.1-dev", "FLUX.1 dev", "Non-commercial licence, 28 steps, no references"),
-    ("flux.1-krea-dev", "FLUX.1 Krea dev", "Non-commercial licence, 28 steps, no references, photographic"),
-    ("flux.1-kontext-dev", "FLUX.1 Kontext dev", "Non-commercial licence, 28 steps, looks at references"),
-    ("CUSTOM", "Custom", "A model folder of your own, in diffusers layout"),
+    *((info.name, info.title.partition(" (")[0], _about(info)) for info in KNOWN.values()),
+    ("CUSTOM", "Custom", "A model of your own: a folder in diffusers layout, or a safetensors file"),
 )
 
 MODES = (
@@ -196,8 +195,8 @@ class KoshiSettings(bpy.types.PropertyGroup):
     )
     model_path: StringProperty(
         name="Path",
-        description="Folder of your own model, in diffusers layout",
-        subtype='DIR_PATH',
+        description="Your own model: a folder in diffusers layout, or a safetensors file",
+        subtype='FILE_PATH',
         options=set(),
     )
     mode: EnumProperty(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BLENDERS = ("4.5", "5.2")
+BLENDERS = ("4.2", "4.5", "5.0", "5.1", "5.2")
 
 # Read by torch when it is first imported, here or in a worker process: small models gain nothing from more
 # threads, and tests must leave a shared machine some room.

@@ -19,6 +19,7 @@ from koshi_backend import (
     generate_animation,
     generate_image,
 )
+from koshi_backend.animation import AnimationCall
 from koshi_backend.pictures import read_picture
 
 SMALL = {"width": 64, "height": 64}
@@ -103,7 +104,9 @@ def test_an_init_image_from_memory(tmp_path: Path) -> None:
         ({"motion_params": {"zom": 1.0}}, "zoom"),
         ({"strength": 3.0}, "strength"),
         ({"color_coherence": "sepia"}, "sepia"),
-        ({"interpolation": 4}, "interpolation"),
+        ({"interpolation": 3}, "interpolation"),
+        ({"motion_params": {"strength": 0.5, "strength_schedule": 0.5}}, "strength_schedule"),
+        ({"motion_params": {"translation_z": 100}}, "translation_z"),
         ({"noise_mode": "loud"}, "noise_mode"),
         ({"output_path": "x.gif"}, r"\.mp4"),
         ({"prompts": ""}, "prompt"),
@@ -129,9 +132,12 @@ def test_unknown_models_and_devices_are_refused() -> None:
         create_pipeline("koshi-tiny", device="warp")
 
 
-def test_offload_is_not_silently_ignored() -> None:
-    with pytest.warns(UserWarning, match="offloading"):
-        create_pipeline("koshi-tiny", enable_cpu_offload=True)
+@pytest.mark.parametrize(
+    ("parts", "blocks", "policy"), [(0, 0, "none"), (1, 0, "model"), (0, 1, "block"), (1, 1, "block")]
+)
+def test_offload_becomes_a_policy(parts: int, blocks: int, policy: str) -> None:
+    pipe = create_pipeline("koshi-tiny", enable_cpu_offload=bool(parts), enable_sequential_offload=bool(blocks))
+    assert pipe.offload == policy
 
 
 PATHS = ["", "noending", "film.mp4", "x.psd", "a" * 300 + ".png", "afile/x.png", "folder.png", "no\0.png"]
@@ -240,10 +246,10 @@ def test_wrong_types_in_generate_animation_are_named(options: dict[str, object],
 def test_the_config_sets_the_space_and_color_coherence_the_rest(
     coherence: str | None, mode: str | None, expected: tuple[str, str, float]
 ) -> None:
-    shot = create_pipeline("koshi-tiny")._shot(
-        "a sea", {}, 2, 64, 64, 1, 1.0, None, 1.0, "incremental", 0.05, None, coherence, 24.0, 0, True,
-        FeedbackConfig(color_mode=mode),
-    )  # fmt: skip
+    call = AnimationCall(
+        "a sea", num_frames=2, **SMALL, seed=0, color_coherence=coherence, feedback_config=FeedbackConfig(mode)
+    )
+    shot = create_pipeline("koshi-tiny").shot(call)
     assert (shot.feedback.color_mode, shot.feedback.color_reference, shot.values["color_match"][0]) == expected
 
 

@@ -248,6 +248,15 @@ def test_a_cache_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "koshi_backend", "templates"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_a_prompt_that_is_too_long_says_so(tmp_path: Path) -> None:
     done = koshi("generate", "sea " * 60, "--out", tmp_path / "x.png", "--width", 64, "--height", 64)
     assert done.returncode == 0

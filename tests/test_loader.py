@@ -16,8 +16,7 @@ from koshi_backend.errors import KoshiError
 from koshi_backend.models.autoencoder import Autoencoder, AutoencoderConfig
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_autoencoder, load_transformer
-from koshi_backend.models.pool import _complete
-from koshi_backend.models.registry import PARTS
+from koshi_backend.models.registry import PARTS, is_whole
 
 CPU = torch.device("cpu")
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -151,11 +150,11 @@ def test_halves_that_cannot_be_joined_are_named_together(copy: Path) -> None:
 
 
 def test_a_half_finished_download_is_not_taken_for_a_model(tiny: Path, copy: Path) -> None:
-    assert _complete(tiny, PARTS["flux2"])
+    assert is_whole(tiny, PARTS["flux2"])
     (copy / WEIGHTS).unlink()
-    assert not _complete(copy, PARTS["flux2"])
+    assert not is_whole(copy, PARTS["flux2"])
     shutil.rmtree(copy / "vae")
-    assert not _complete(copy, PARTS["flux2"])
+    assert not is_whole(copy, PARTS["flux2"])
 
 
 def test_the_wrong_kind_of_file_is_refused(tiny: Path) -> None:

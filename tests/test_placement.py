@@ -66,7 +66,7 @@ def size(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-@pytest.mark.parametrize("offload", ["model", "layers"])
+@pytest.mark.parametrize("offload", ["model", "block"])
 def test_the_picture_is_the_same_with_little_on_the_device(
     folder: Path, offload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +98,7 @@ def test_references_kept_as_keys_and_values_are_no_exception(tiny: Path, tmp_pat
     """They run the layers one by one, past the blocks' own calls."""
     folder = make_flux2_model(tmp_path, "klein", tiny).folder
     models = [load_family(folder, CPU, torch.float32, "test") for _ in range(2)]
-    place(models[1], CPU, "layers")
+    place(models[1], CPU, "block")
     for model in models:
         assert isinstance(model, Flux2Model)
         model.cached = True
@@ -106,7 +106,7 @@ def test_references_kept_as_keys_and_values_are_no_exception(tiny: Path, tmp_pat
 
 
 def test_a_failed_layer_leaves_the_device(folder: Path) -> None:
-    model = place(load_family(folder, CPU, torch.float32, "test"), CPU, "layers")
+    model = place(load_family(folder, CPU, torch.float32, "test"), CPU, "block")
     layer = model.transformer.img_in
     home = layer.weight.data_ptr()
     with pytest.raises(RuntimeError):
@@ -116,8 +116,8 @@ def test_a_failed_layer_leaves_the_device(folder: Path) -> None:
 
 def test_the_policy_comes_from_the_call_else_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_offload() == "none"
-    monkeypatch.setenv("KOSHI_OFFLOAD", "layers")
-    assert (pick_offload(), pick_offload("model")) == ("layers", "model")
+    monkeypatch.setenv("KOSHI_OFFLOAD", "block")
+    assert (pick_offload(), pick_offload("model")) == ("block", "model")
     monkeypatch.setenv("KOSHI_OFFLOAD", "some")
     with pytest.raises(KoshiError, match="'some'"):
         pick_offload()

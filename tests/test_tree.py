@@ -189,6 +189,7 @@ REACHABLE = {
     "bridge_server.protocol",
     "koshi_backend.schedules",
     "koshi_backend.errors",
+    "koshi_backend.models.registry",  # standard library only: one list of models for both sides
     "panels",
     "operators",
 }

@@ -52,10 +52,8 @@ def extension(arguments: list[str]) -> int:
 
 
 def env(arguments: list[str]) -> int:
-    """Make every environment and say where each lies."""
+    """Make the backend's environment and say where it lies. Those of Blender are made when something needs them."""
     say(f"backend: {backend_env()}")
-    for version, python in blender_envs().items():
-        say(f"Blender {version}: {python}")
     return 0
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes Koshi's Python environments.
 
-Three lie in the checkout: `.venv` (backend and tests), `.venv-blender-4.5` and `.venv-blender-5.2` (Blender as a
-Python module). A stamp in each says that it is complete and for which requirements, so a second run starts at once
+They lie in the checkout: `.venv` (backend and tests), and `.venv-blender-4.5` and its like (Blender as a Python
+module). A stamp in each says that it is complete and for which requirements, so a second run starts at once
 and an interrupted one begins that environment anew. Standard library only, any Python from 3.11 on.
 
 PYTHON311, PYTHON312, PYTHON313 name interpreters; BLENDER names a Blender for the demo and the extension;
@@ -29,7 +29,15 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BLENDER_CONSTRAINTS = ROOT / "constraints-blender.txt"
 TORCH = "2.13.0"
 BACKEND_PYTHONS = ("3.11", "3.12", "3.13")  # the preferred one first
-BLENDERS = {"4.5": "3.11", "5.2": "3.13"}  # Blender -> the only Python its module exists for
+# Blender -> the release that is tested, and the only Python its module exists for.
+BLENDERS = {
+    "4.2": ("4.2.23", "3.11"),
+    "4.5": ("4.5.15", "3.11"),
+    "5.0": ("5.0.1", "3.11"),
+    "5.1": ("5.1.2", "3.13"),
+    "5.2": ("5.2.3", "3.13"),
+}
+PREFERRED = "4.5"  # for the demo and the extension
 OLDEST_BLENDER = (4, 2)
 STAMP = "koshi-environment.json"
 LOG = "koshi-setup.log"
@@ -221,15 +229,16 @@ def install_torch(env: Path, gpu: bool) -> None:
 
 def blender_env(version: str) -> Path:
     """`.venv-blender-VERSION` with Blender as a Python module that really loads; returns its interpreter."""
-    what = f"Blender {version}"
+    what, (release, python) = f"Blender {version}", BLENDERS[version]
 
     def install(env: Path) -> None:
         say(f"installing {what} as a Python module (some 400 MB)")
-        logged(env, pip_install(env, "-c", str(BLENDER_CONSTRAINTS), "bpy"), f"Installing {what} failed")
+        command = pip_install(env, "-c", str(BLENDER_CONSTRAINTS), f"bpy=={release}")
+        logged(env, command, f"Installing {what} failed")
         check_blender_loads(env, what)
 
-    requirements = [read_text(BLENDER_CONSTRAINTS)]
-    return ensure_env(ROOT / f".venv-blender-{version}", what, (BLENDERS[version],), requirements, install)
+    requirements = [read_text(BLENDER_CONSTRAINTS), release]
+    return ensure_env(ROOT / f".venv-blender-{version}", what, (python,), requirements, install)
 
 
 def check_blender_loads(env: Path, what: str) -> None:
@@ -290,7 +299,7 @@ def blender_command() -> tuple[list[str], str]:
     if named := os.environ.get("BLENDER"):
         return [named], f"Blender {check_blender(named)}"
     problems = []
-    for version in sorted(BLENDERS, key=lambda v: v not in required_blenders()):
+    for version in sorted(BLENDERS, key=lambda v: (v not in required_blenders(), v != PREFERRED)):
         try:
             stand_in = str(ROOT / "tools" / "bpy_blender.py")
             return [str(blender_env(version)), stand_in], f"Blender {version} (Python module)"

@@ -23,7 +23,9 @@ def list_models() -> dict[str, Any]:
                 "gated": info.gated,
                 "embedded": not info.repository,
                 "repository": info.repository or None,
+                "file": info.file or None,
                 "download_gb": info.download_gb,
+                "memory_gb": info.memory_gb,
                 "steps": info.traits.steps,
                 "side": info.traits.side,
                 "references": info.traits.references,
@@ -49,7 +51,7 @@ def as_text(report: dict[str, Any]) -> str:
         default = "  (default)" if model["name"] == report["default"] else ""
         lines.append(
             f"{model['name']:21} {model['steps']} steps, best at {model['side']} x {model['side']}, "
-            f"{model['licence']}; {place}{default}"
+            f"{model['memory_gb']:.3g} GB in memory, {model['licence']}; {place}{default}"
         )
     return "\n".join(lines)
 

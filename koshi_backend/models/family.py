@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a folder in diffusers layout to the model of its family."""
+"""From a model's files to the model of its family."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 
 from ..errors import KoshiError
+from .checkpoint_contents import CELLS, contents
 from .flux1 import Flux1Transformer
 from .flux1_model import Flux1Model
+from .flux2 import Flux2Transformer
 from .flux2_model import Flux2Model
-from .loader import find_family, load_autoencoder, load_transformer
+from .loader import open_autoencoder, open_transformer
 from .model import FluxModel, out_of_memory_explained
-from .registry import Traits, folder_traits
+from .parts import ModelFiles, folder_files, text_width
 from .text import TextEncoder
 from .text_base import PromptEncoder
 from .text_flux1 import Flux1TextEncoder
@@ -27,48 +29,84 @@ log = logging.getLogger(__name__)
 SCHNELL_TOKENS = 256  # of T5; all other FLUX.1 models read 512
 
 
-def load_family(
-    folder: Path, device: torch.device, dtype: torch.dtype, identity: str, traits: Traits | None = None
-) -> FluxModel:
-    """Load a model. The tensors tell the family; traits, else the folder, what tensors cannot tell.
+def load_family(files: ModelFiles | Path, device: torch.device, dtype: torch.dtype, identity: str) -> FluxModel:
+    """Load a model. The tensors tell the family; the files' traits what tensors cannot tell.
 
-    Raises KoshiError for missing or unfit files, parts that do not belong together, and too little memory.
+    files: of a model; a folder in diffusers layout will do.
+    Raises KoshiError for missing or unfit files, parts that do not belong together, and too little memory. The headers
+    of transformer and autoencoder are compared with each other before any weight is read.
     """
-    begin, traits = time.monotonic(), traits or folder_traits(folder)
+    files = folder_files(files) if isinstance(files, Path) else files
+    begin, traits = time.monotonic(), files.traits
     with out_of_memory_explained("loading the model"):
         model: FluxModel
-        kind, parts = find_family(folder / "transformer"), {"references": traits.references}
-        if kind is Flux1Transformer:
-            net = load_transformer(folder / "transformer", device, dtype, Flux1Transformer)
-            text = Flux1TextEncoder(folder, device, dtype, 512 if net.config.guidance else SCHNELL_TOKENS)
-            model = Flux1Model(net, load_autoencoder(folder / "vae", device, dtype), text, identity, **parts)
-        else:
+        transformer = open_transformer(files.transformer)
+        autoencoder = open_autoencoder(files.autoencoder, files.decoder)
+        check_channels(files, transformer.net.config.channels, autoencoder.net.config.channels)
+        if files.decoder:
+            log.info("%s takes the place of the autoencoder's decoder", files.decoder)
+        text = _text(files, device, dtype, transformer.net)
+        _check_text(files, transformer.net.config.context)
+        if isinstance(transformer.net, Flux2Transformer):
             model = Flux2Model(
-                load_transformer(folder / "transformer", device, dtype),
-                load_autoencoder(folder / "vae", device, dtype),
-                _flux2_text(folder, device, dtype),
+                transformer.load(device, dtype),
+                autoencoder.load(device, dtype),
+                text,
                 identity,
+                references=traits.references,
                 contrasted=traits.contrasted,
-                **parts,
+                cached=traits.cached,
             )
-    if 4 * model.autoencoder.config.channels != model.channels:
-        raise KoshiError(
-            "bad_model",
-            f"The parts in {folder} are of two families: the transformer takes {model.channels} channels, the "
-            f"autoencoder makes {4 * model.autoencoder.config.channels}.",
-            "Keep all parts of a model in one folder.",
-        )
-    log.info("loaded %s in %.1f s on %s as %s", folder, time.monotonic() - begin, device, dtype)
+        else:
+            model = Flux1Model(
+                transformer.load(device, dtype),
+                autoencoder.load(device, dtype),
+                text,
+                identity,
+                references=traits.references,
+            )
+    log.info("loaded %s in %.1f s on %s as %s", files.name, time.monotonic() - begin, device, dtype)
     return model
 
 
-def _flux2_text(folder: Path, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
-    """Klein reads with Qwen3, dev with Mistral."""
-    config = folder / "text_encoder" / "config.json"
+def check_channels(files: ModelFiles, transformer: int, autoencoder: int) -> None:
+    """Refuse parts of two families. Raises KoshiError("bad_model").
+
+    transformer: channels of a packed latent that it takes. autoencoder: channels of a latent that it makes.
+    """
+    if CELLS * autoencoder != transformer:
+        raise KoshiError(
+            "bad_model",
+            f"The parts in {files.name} are of two families: the transformer takes {transformer} channels, the "
+            f"autoencoder makes {CELLS * autoencoder}.",
+            "Keep all parts of a model in one folder.",
+        )
+
+
+def _check_text(files: ModelFiles, context: int) -> None:
+    made, _ = text_width(files.settings, files.traits)
+    if made not in (0, context):
+        raise KoshiError(
+            "bad_model",
+            f"The parts in {files.name} do not fit: the transformer's {contents(files.transformer).context_name} takes "
+            f"{context} channels of text, the text encoder makes {made}.",
+            "Keep all parts of a model in one folder.",
+        )
+
+
+def _text(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype, transformer: Flux1Transformer | Flux2Transformer
+) -> PromptEncoder:
+    """FLUX.1 reads with CLIP and T5, Klein with Qwen3, FLUX.2 dev with Mistral."""
+    if isinstance(transformer, Flux1Transformer):
+        length = 512 if transformer.config.guidance else SCHNELL_TOKENS
+        return Flux1TextEncoder(files.settings, device, dtype, length, files.texts)
+    config = files.settings / "text_encoder" / "config.json"
     try:
         kind = str(json.loads(config.read_text(encoding="utf-8")).get("model_type", "")) if config.is_file() else ""
     except (OSError, ValueError, AttributeError) as error:
         raise KoshiError(
             "bad_model_file", f"{config} is damaged or cut short.", "Fetch the model's files again."
         ) from error
-    return (MistralTextEncoder if kind.startswith("mistral") else TextEncoder)(folder, device, dtype)
+    reader = MistralTextEncoder if kind.startswith("mistral") else TextEncoder
+    return reader(files.settings, device, dtype, files.texts)

@@ -16,24 +16,24 @@ from pathlib import Path
 
 from ..errors import KoshiError
 from ..paths import cache_folder
-from .registry import PARTS, folder_traits
+from .parts import ModelFiles, folder_files
 
 log = logging.getLogger(__name__)
 
 _WEIGHED = (".safetensors", ".json", ".jinja", ".txt")
 
 
-def model_identity(folder: Path) -> str:
-    """SHA-256 over the names and contents of a model folder's files.
+def model_identity(files: ModelFiles | Path) -> str:
+    """SHA-256 over the names and contents of a model's files; a folder in diffusers layout will do.
 
     Files whose path, size and modification time are known from before are not read again (a 16 GB model takes some
     10 s to hash). Raises KoshiError("bad_model_file") for unreadable files.
     """
+    files = folder_files(files) if isinstance(files, Path) else files
     known = _read_cache()
     whole, changed = hashlib.sha256(), False
-    parts = [folder, *(folder / part for part in PARTS[folder_traits(folder).family])]
-    files = sorted(f for part in parts for f in part.glob("*") if f.suffix in _WEIGHED and f.is_file())
-    for file in files:
+    listed = [(name, file) for name, file in files.listed() if file.suffix in _WEIGHED]
+    for name, file in sorted(listed, key=lambda one: one[0].split("/")):
         try:
             stat = file.stat()
             stamp = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
@@ -43,9 +43,11 @@ def model_identity(folder: Path) -> str:
                 changed = True
         except OSError as error:
             raise KoshiError("bad_model_file", f"The model file {file} cannot be read: {error.strerror}.") from error
-        whole.update(f"{file.relative_to(folder).as_posix()}:{known[stamp]}\n".encode())
-    if not files:
-        raise KoshiError("bad_model", f"The folder {folder} holds no model.", "Check the path.")
+        whole.update(f"{name}:{known[stamp]}\n".encode())
+    if not listed:
+        raise KoshiError("bad_model", f"The folder {files.name} holds no model.", "Check the path.")
+    if files.traits.cached:  # weights do not tell it
+        whole.update(b"cached")
     if changed:
         _write_cache(known)
     return whole.hexdigest()

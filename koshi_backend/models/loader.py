@@ -11,25 +11,33 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import torch
+from torch import nn
 
 from ..errors import KoshiError, problem, raise_problems
 from . import flux1, flux2
 from .autoencoder import FLUX1_CHANNELS, LATENT_CHANNELS, Autoencoder, AutoencoderConfig, FixedNormalisation
+from .checkpoint import FETCH_AGAIN
+from .checkpoint_contents import FAMILY_NAMES, Family, family_of
 from .flux1 import Flux1Config, Flux1Transformer
 from .flux2 import Flux2Config, Flux2Transformer
 from .layout import Source, autoencoder_source, transformer_source
 from .layout1 import flux1_transformer_source
-from .tensor_files import FETCH_AGAIN, TensorFiles, fill, read_config
+from .tensor_files import TensorFiles, compare, fill, read_config
 
 Transformer = Flux1Transformer | Flux2Transformer
 _Chosen = TypeVar("_Chosen", bound=Transformer)
+_Net = TypeVar("_Net", bound=nn.Module)
 _Finder = Callable[[str], Source]
 
-_FAMILIES: dict[type[Transformer], str] = {Flux1Transformer: "FLUX.1", Flux2Transformer: "FLUX.2"}
+_CLASSES: dict[Family, type[Flux1Transformer] | type[Flux2Transformer]] = {
+    "flux1": Flux1Transformer,
+    "flux2": Flux2Transformer,
+}
 # Published FLUX.1 models that take more channels beside the noise, by the channels of their first layer.
 _FLUX1_VARIANTS = {
     2 * flux1.CHANNELS: "FLUX.1 Canny or FLUX.1 Depth (128 channels: noise and a control picture)",
@@ -37,9 +45,41 @@ _FLUX1_VARIANTS = {
 }
 
 
+@dataclass(frozen=True)
+class Opened(Generic[_Net]):
+    """A network without memory, and the files whose names and shapes fit it. No weight has been read."""
+
+    net: _Net
+    files: TensorFiles
+    source: _Finder
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> _Net:
+        """The network with its weights, frozen. Call it once."""
+        return fill(self.net, self.files, self.source, device, dtype)
+
+
 def find_family(path: Path) -> type[Flux1Transformer] | type[Flux2Transformer]:
     """The class that a folder's or a single file's transformer is loaded as. Reads only the headers."""
-    return _detect(TensorFiles(path, "transformer"))[0]
+    return _CLASSES[_detect(TensorFiles(path, "transformer"))[0]]
+
+
+def open_transformer(path: Path) -> Opened[Flux1Transformer] | Opened[Flux2Transformer]:
+    """Find a transformer's family and sizes, and compare all its tensors with them.
+
+    Raises KoshiError("bad_model") when the files hold no transformer, a variant that Koshi cannot run, or tensors
+    that do not fit; KoshiError("bad_model_file") when a file is missing or damaged.
+    """
+    files = TensorFiles(path, "transformer")
+    family, source = _detect(files)
+    written = read_config(path)
+    with torch.device("meta"):
+        opened: Opened[Flux1Transformer] | Opened[Flux2Transformer]
+        if family == "flux1":
+            opened = Opened(Flux1Transformer(_flux1_config(files, source, written)), files, source)
+        else:
+            opened = Opened(Flux2Transformer(_flux2_config(files, source, written)), files, source)
+    compare(opened.net, files, source)
+    return opened
 
 
 @overload
@@ -52,31 +92,25 @@ def load_transformer(
     """A transformer from a folder or a single file.
 
     family: the class that the caller can run; `find_family` tells which one a path holds.
-    Raises KoshiError("bad_model") when the files hold another family, a variant that Koshi cannot run, or tensors
-    that do not fit; KoshiError("bad_model_file") when a file is missing or damaged.
+    Raises KoshiError as `open_transformer` does, and when the files hold another family.
     """
-    files = TensorFiles(path, "transformer")
-    found, source = _detect(files)
+    found = find_family(path)
     if found is not family:
+        names = {_CLASSES[key]: name for key, name in FAMILY_NAMES.items()}
         raise KoshiError(
             "bad_model",
-            f"{path} holds a {_FAMILIES[found]} transformer, where one of {_FAMILIES[family]} is needed.",
+            f"{path} holds a {names[found]} transformer, where one of {names[family]} is needed.",
             "Name a model of that family, or keep all parts of a model in one folder.",
         )
-    written = read_config(path)
-    net: Transformer
-    with torch.device("meta"):
-        if found is Flux1Transformer:
-            net = Flux1Transformer(_flux1_config(files, source, written))
-        else:
-            net = Flux2Transformer(_flux2_config(files, source, written))
-    return fill(net, files, source, device, dtype)
+    return open_transformer(path).load(device, dtype)
 
 
-def load_autoencoder(path: Path, device: torch.device, dtype: torch.dtype) -> Autoencoder:
-    """FLUX.1's or FLUX.2's autoencoder from a folder or a single file. Statistics stay as they are stored.
+def open_autoencoder(path: Path, decoder: Path | None = None) -> Opened[Autoencoder]:
+    """Find an autoencoder's sizes, and compare all its tensors with them.
 
     The family is told by the latent's channels, 16 or 32 (`config.channels`).
+    decoder: a file with a decoder alone, in native names, that takes the place of the one in `path`.
+    Raises KoshiError as `open_transformer` does.
     """
     files = TensorFiles(path, "autoencoder")
     native = any(name.startswith("encoder.down.") for name in files.shapes)
@@ -85,30 +119,45 @@ def load_autoencoder(path: Path, device: torch.device, dtype: torch.dtype) -> Au
         only_decoder = any(name.endswith("conv_out.weight") for name in files.shapes)
         what = "only one half of an autoencoder" if only_decoder else "no FLUX autoencoder"
         raise KoshiError("bad_model", f"{path} holds {what}.", "Name a file or folder with both encoder and decoder.")
+    if decoder is not None:
+        _check_decoder(decoder, new := TensorFiles(decoder, "autoencoder"))
+        files.replace(("decoder.", "post_quant_conv."), new, "decoder.")
 
     def source(name: str) -> Source:
-        return Source((name,)) if native else autoencoder_source(name, levels)
+        as_it_is = native or (decoder is not None and name.startswith("decoder."))
+        return Source((name,)) if as_it_is else autoencoder_source(name, levels)
 
     blocks = _count(files, "encoder.down.0.block" if native else "encoder.down_blocks.0.resnets")
-    config = _autoencoder_config(files, source, levels, blocks, read_config(path))
     with torch.device("meta"):
-        net = Autoencoder(config)
-    return fill(net, files, source, device, dtype)
+        net = Autoencoder(_autoencoder_config(files, source, levels, blocks, read_config(path)))
+    compare(net, files, source)
+    return Opened(net, files, source)
 
 
-def _detect(files: TensorFiles) -> tuple[type[Flux1Transformer] | type[Flux2Transformer], _Finder]:
-    """Family and layout. Several names tell them, so that one missing tensor is reported as missing."""
-    names = files.shapes
-    native = any(name.startswith(("double_blocks.", "single_blocks.")) for name in names)
-    if any("stream_modulation" in name for name in names):
-        return Flux2Transformer, _as_is if native else transformer_source
-    if native and any("_mod.lin." in name or name.startswith("vector_in.") for name in names):
-        return Flux1Transformer, _as_is
-    if any(".norm1_context." in name or name.startswith("time_text_embed.") for name in names):
-        return Flux1Transformer, flux1_transformer_source
-    raise KoshiError(
-        "bad_model", f"{files.path} holds no FLUX transformer.", "Name a folder or file of FLUX.1 or FLUX.2."
-    )
+def load_autoencoder(path: Path, device: torch.device, dtype: torch.dtype, decoder: Path | None = None) -> Autoencoder:
+    """FLUX.1's or FLUX.2's autoencoder, as `open_autoencoder` finds it. Statistics stay as they are stored."""
+    return open_autoencoder(path, decoder).load(device, dtype)
+
+
+def _check_decoder(path: Path, files: TensorFiles) -> None:
+    names = [name.removeprefix("decoder.") for name in files.shapes]
+    if not any(name.startswith("up.") for name in names) or any(name.startswith("encoder.") for name in names):
+        raise KoshiError(
+            "bad_model",
+            f"{path} is not a decoder alone in native names.",
+            "Use black-forest-labs/FLUX.2-small-decoder's small_decoder.safetensors, or take the file away.",
+        )
+
+
+def _detect(files: TensorFiles) -> tuple[Family, _Finder]:
+    """Family and layout."""
+    found = family_of(files.shapes)
+    if found is None:
+        raise KoshiError(
+            "bad_model", f"{files.path} holds no FLUX transformer.", "Name a folder or file of FLUX.1 or FLUX.2."
+        )
+    family, native = found
+    return family, _as_is if native else transformer_source if family == "flux2" else flux1_transformer_source
 
 
 class _Shape(NamedTuple):

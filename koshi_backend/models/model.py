@@ -215,6 +215,6 @@ def out_of_memory_explained(doing: str) -> Iterator[None]:
         raise KoshiError(
             "out_of_memory",
             f"The graphics card ran out of memory while {doing} ({free / 1e9:.1f} of {total / 1e9:.1f} GB are free).",
-            "Render at a smaller size, offload the model (KOSHI_OFFLOAD=model or layers), choose another, or close "
+            "Render at a smaller size, offload the model (KOSHI_OFFLOAD=model or block), choose another, or close "
             "other programs that use the card.",
         ) from error

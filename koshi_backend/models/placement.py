@@ -2,7 +2,7 @@
 """Where a model's weights lie when the graphics card is too small for all of them.
 
 "none": everything stays on the card. "model": the transformer and the text networks lie in memory and take turns on
-the card, so that the largest of them has to fit. "layers": every layer comes for the moment it computes; little has to
+the card, so that the largest of them has to fit. "block": every layer comes for the moment it computes; little has to
 fit, and each step moves all weights over the bus. The autoencoder stays on the card under each: it is used twice a
 frame and takes .17 GB. The results are the same to the bit.
 """
@@ -21,7 +21,7 @@ from .model import FluxModel
 
 log = logging.getLogger(__name__)
 
-Offload = Literal["none", "model", "layers"]
+Offload = Literal["none", "model", "block"]
 
 
 def pick_offload(wanted: str | None = None) -> Offload:
@@ -30,7 +30,7 @@ def pick_offload(wanted: str | None = None) -> Offload:
     for known in get_args(Offload):
         if name == known:
             return known
-    raise KoshiError("bad_value", f"offload is {name!r}.", "Use none, model or layers.")
+    raise KoshiError("bad_value", f"offload is {name!r}.", "Use none, model or block.")
 
 
 def place(model: FluxModel, device: torch.device, offload: Offload) -> FluxModel:

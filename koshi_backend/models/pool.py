@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -14,51 +13,58 @@ from ..errors import KoshiError
 from .family import load_family
 from .identity import model_identity
 from .model import FluxModel
-from .registry import MODELS, PARTS, SETTINGS, TINY_FOLDER, ModelInfo, find_model, find_traits
+from .parts import ModelFiles, folder_files, single_files, snapshot
+from .placement import Offload, pick_offload, place
+from .registry import MODELS, PARTS, SETTINGS, TINY_FOLDER, ModelInfo, Traits, find_model, find_traits, is_whole
 
 log = logging.getLogger(__name__)
 
-_loaded: dict[tuple[str, torch.device, torch.dtype], FluxModel] = {}
+_loaded: dict[tuple[str, Traits, torch.device, torch.dtype, Offload], FluxModel] = {}
 
 
 def installed_folder(name: str) -> Path | None:
     """The folder of a named model's files if they are all there; looks nowhere but on this machine."""
-    info = MODELS[name]
-    if not info.repository:
-        return TINY_FOLDER
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    files = installed_files(MODELS[name])
+    return None if files is None else files.name if files.name.is_dir() else files.name.parent
 
-    try:
-        folder = Path(snapshot_download(info.repository, allow_patterns=_wanted(info), local_files_only=True))
-    except LocalEntryNotFoundError:
+
+def installed_files(info: ModelInfo) -> ModelFiles | None:
+    """A named model's files: its diffusers folders where they are whole, else its single file and what goes with it."""
+    folder = snapshot(info)
+    if folder is None:
         return None
-    return folder if _complete(folder, PARTS[info.traits.family]) else None
+    if is_whole(folder, PARTS[info.traits.family]):
+        return folder_files(folder, info.traits)
+    try:
+        return single_files(folder / info.file, info.traits) if (folder / info.file).is_file() else None
+    except KoshiError as error:
+        log.info("%s is there without all of its parts: %s", info.title, error)
+        return None
 
 
 def _wanted(info: ModelInfo) -> list[str]:
     return [*SETTINGS, *(f"{part}/*" for part in PARTS[info.traits.family])]
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model's files; a model from the hub is downloaded on first use, with progress on stderr.
+def model_files(name: str) -> ModelFiles:
+    """Where a model's parts are; a model from the hub is downloaded on first use, with progress on stderr.
 
-    Raises KoshiError("unknown_model" | "download_failed").
+    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file" | "download_failed").
     """
-    found = find_model(name)
+    found, traits = find_model(name), find_traits(name)
     if isinstance(found, Path):
-        return found
+        return folder_files(found, traits) if found.is_dir() else single_files(found, traits)
     if not found.repository:
-        return TINY_FOLDER
+        return folder_files(TINY_FOLDER, traits)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    there = installed_folder(found.name)  # looked up first: a model that is there needs no network
+    there = installed_files(found)  # looked up first: a model that is there needs no network
     if there is not None:
         return there
     log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
     try:
-        return Path(snapshot_download(found.repository, allow_patterns=_wanted(found)))
+        return folder_files(Path(snapshot_download(found.repository, allow_patterns=_wanted(found))), traits)
     except GatedRepoError as error:
         raise KoshiError(
             "download_failed",
@@ -72,18 +78,6 @@ def model_folder(name: str) -> Path:
             f"{found.title} could not be downloaded ({type(error).__name__}).",
             f"Check the network, or fetch {found.repository} elsewhere and give the folder's path as the model.",
         ) from error
-
-
-def _complete(folder: Path, parts: tuple[str, ...]) -> bool:
-    """Whether a downloaded folder has all parts and all the shards that their indices name."""
-    for part in parts:
-        files = {file.name for file in (folder / part).glob("*")}
-        if not files or (not part.startswith("tokenizer") and not any(name.endswith(".safetensors") for name in files)):
-            return False
-        for index in (folder / part).glob("*.safetensors.index.json"):
-            if not set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) <= files:
-                return False
-    return True
 
 
 def pick_device(wanted: str | torch.device | None = None) -> torch.device:
@@ -130,14 +124,20 @@ def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch
     return wanted
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> FluxModel:
-    """The loaded model. The last one used stays; another one takes its place."""
-    folder = model_folder(name)
-    identity = model_identity(folder)
-    key = (identity, device, dtype)
+def load_model(name: str, device: torch.device, dtype: torch.dtype, offload: Offload | None = None) -> FluxModel:
+    """The loaded model. The last one used stays; another one takes its place.
+
+    offload: as `pick_offload` chooses when None; a processor has nothing to offload to.
+    """
+    files, policy = model_files(name), pick_offload(offload)
+    identity = model_identity(files)
+    key = (identity, files.traits, device, dtype, policy)
     if key not in _loaded:
         _loaded.clear()  # before the next one is loaded: two would not fit on most cards
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        _loaded[key] = load_family(folder, device, dtype, identity, find_traits(name))
+        if device.type == "cpu" or policy == "none":
+            _loaded[key] = load_family(files, device, dtype, identity)
+        else:
+            _loaded[key] = place(load_family(files, torch.device("cpu"), dtype, identity), device, policy)
     return _loaded[key]

@@ -2,32 +2,32 @@
 """Safetensors files as one set of named tensors, and a module filled from them.
 
 The headers are compared with the module before any weight is read, so that a file that does not fit is refused at
-once. Weights go from the mapped file straight to the device and type they are wanted in.
+once. Each tensor is mapped, copied into its place in the type and on the device it is wanted in, and unmapped: there
+is no second copy, and nothing stays mapped that another program could cut short (which would end the process).
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import KoshiError, problem, raise_problems
+from .checkpoint import FETCH_AGAIN, Part, Stored, tensors_of
 from .layout import Source
 
-Part = Literal["transformer", "autoencoder"]
-# ComfyUI's single files put these before the names, the longer ones first. One file may hold a whole model.
-_PREFIXES: dict[Part, tuple[str, ...]] = {
-    "transformer": ("model.diffusion_model.", "diffusion_model."),
-    "autoencoder": ("first_stage_model.", "vae."),
-}
-_TEXT_PREFIXES = ("text_encoders.", "cond_stage_model.", "conditioner.")
-FETCH_AGAIN = "Fetch the model's files again."
 _Net = TypeVar("_Net", bound=nn.Module)
+# What weights may be stored as. All else is refused before it is read.
+_KINDS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
 class TensorFiles:
@@ -43,36 +43,45 @@ class TensorFiles:
 
     def __init__(self, path: Path, part: Part | None = None) -> None:
         self.path = path
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._place: dict[str, tuple[Any, str]] = {}
-        mine: tuple[str, ...] = _PREFIXES[part] if part else ()
-        others: tuple[str, ...] = ()
-        if part:
-            others = (*(p for key, prefixes in _PREFIXES.items() if key != part for p in prefixes), *_TEXT_PREFIXES)
-        for file in _files(path):
-            handle = _open(file)
-            for stored in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                if stored.startswith(others):
-                    continue
-                name = stored.removeprefix(next(filter(stored.startswith, mine), ""))
-                if name in self.shapes:
-                    raise KoshiError(
-                        "bad_model_file",
-                        f"{path} holds the tensor {name} twice, the second time in {file.name}.",
-                        "Keep one set of weights in the folder.",
-                    )
-                self.shapes[name] = tuple(handle.get_slice(stored).get_shape())
-                self._place[name] = (handle, stored)
+        self._stored: dict[str, Stored] = tensors_of(path, part)
+        self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
 
-    def read(self, name: str) -> Tensor:
-        handle, stored = self._place[name]
-        tensor: Tensor = handle.get_tensor(stored)
-        return tensor
+    def replace(self, old: tuple[str, ...], new: TensorFiles, prefix: str) -> None:
+        """Let all of `new`, under names that begin with `prefix`, stand for the tensors that begin with `old`."""
+        self._stored = {name: tensor for name, tensor in self._stored.items() if not name.startswith(old)}
+        self._stored |= {prefix + name.removeprefix(prefix): tensor for name, tensor in new._stored.items()}
+        self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
+
+    def read(self, name: str, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor of its own, on `device` (None: the processor) in `dtype` (None: as it is stored)."""
+        stored, kind = self._stored[name], self.kind(name)
+        whole = torch.empty(stored.shape, dtype=dtype or kind, device=device)
+        if not whole.numel():
+            return whole
+        start = stored.begin - stored.begin % mmap.ALLOCATIONGRANULARITY
+        try:
+            with stored.file.open("rb") as file:
+                # Private, because torch takes only memory that may be written to. Nothing writes to it.
+                mapped = mmap.mmap(file.fileno(), stored.end - start, access=mmap.ACCESS_COPY, offset=start)
+        except (OSError, ValueError) as error:  # gone, or shorter than when its header was read
+            raise KoshiError(
+                "bad_model_file", f"{stored.file} changed while it was read ({error}).", FETCH_AGAIN
+            ) from error
+        source = torch.frombuffer(mapped, dtype=kind, count=whole.numel(), offset=stored.begin - start)
+        return whole.copy_(source.view(stored.shape))
+
+    def kind(self, name: str) -> torch.dtype:
+        """The type that a tensor is stored in. Raises KoshiError("bad_model") for one that torch cannot hold."""
+        stored = self._stored[name].kind
+        if stored not in _KINDS:
+            fault = problem(name, f"the tensor is of type {stored}, which Koshi does not read.")
+            raise_problems("bad_model", f"The model in {self.path}", [fault])
+        return _KINDS[stored]
 
     def is_floating(self, name: str) -> bool:
-        """Whether the tensor holds floating numbers. Read from the header."""
-        handle, stored = self._place[name]
-        return handle.get_slice(stored).get_dtype().startswith(("F", "BF"))
+        """Whether the tensor holds floating numbers that can be read. From the header."""
+        kind = _KINDS.get(self._stored[name].kind)
+        return kind is not None and kind.is_floating_point
 
 
 def fill(
@@ -80,40 +89,42 @@ def fill(
 ) -> _Net:
     """Give a module on the meta device its weights. Statistics keep their type.
 
-    source: where a native tensor is found in `files`.
-    Raises KoshiError("bad_model") that lists every missing, unknown and misshapen tensor under its name in the file.
+    source: where a native tensor is found in `files`, which have been compared with the module.
     """
-    _compare(net, files, source)
     state: dict[str, Tensor] = {}
     for name, wanted in net.state_dict().items():
         origin = source(name)
-        whole = origin.join([files.read(part) for part in origin.names])
         keep = not wanted.is_floating_point() or name.startswith("bn.")
-        state[name] = whole.to(device) if keep else whole.to(device, dtype)
+        kind = None if keep else dtype
+        state[name] = origin.join([files.read(part, device, kind) for part in origin.names])
     net.load_state_dict(state, strict=True, assign=True)
     return net.eval().requires_grad_(False)
 
 
-def _compare(net: nn.Module, files: TensorFiles, source: Callable[[str], Source]) -> None:
+def compare(net: nn.Module, files: TensorFiles, source: Callable[[str], Source]) -> None:
+    """Raise KoshiError("bad_model") that lists every missing, unknown and misshapen tensor under its name in the file.
+
+    Reads no weights.
+    """
     faults: list[dict[str, Any]] = []
     used: set[str] = set()
+    found = files.shapes
     for name, wanted in net.state_dict().items():
         origin = source(name)
         used.update(origin.names)
-        missing = [part for part in origin.names if part not in files.shapes]
+        missing = [part for part in origin.names if part not in found]
         if missing:
             faults += [problem(part, "this tensor is missing.") for part in missing]
             continue
-        shapes, where = [files.shapes[part] for part in origin.names], " + ".join(origin.names)
+        shapes, where = [found[part] for part in origin.names], " + ".join(origin.names)
         shape = origin.shape(shapes)
         if shape != tuple(wanted.shape):
-            found = " + ".join(str(s) for s in shapes)
-            faults.append(problem(where, f"the shape is {found}; it must come to {tuple(wanted.shape)}."))
+            told = " + ".join(str(s) for s in shapes)
+            faults.append(problem(where, f"the shape is {told}; it must come to {tuple(wanted.shape)}."))
         elif wanted.is_floating_point() and not all(map(files.is_floating, origin.names)):
-            faults.append(
-                problem(where, "the tensor holds whole numbers. Koshi reads no weights quantised to integers.")
-            )
-    faults += [problem(name, "Koshi does not know this tensor.") for name in files.shapes if name not in used]
+            text = "the tensor holds whole numbers. Koshi reads no weights quantised to integers or to 4 bits."
+            faults.append(problem(where, text))
+    faults += [problem(name, "Koshi does not know this tensor.") for name in found if name not in used]
     raise_problems("bad_model", f"The model in {files.path}", faults)
 
 
@@ -127,33 +138,3 @@ def read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise KoshiError("bad_model_file", f"{file} is not JSON.", FETCH_AGAIN) from error
     return written if isinstance(written, dict) else {}
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    indices = sorted(path.glob("*.safetensors.index.json"))
-    if indices:
-        try:
-            listed = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()
-            files = [path / name for name in sorted(set(listed))]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KoshiError("bad_model_file", f"{indices[0]} is damaged or cut short.", FETCH_AGAIN) from error
-    else:
-        files = sorted(path.glob("*.safetensors"))
-    absent = [file.name for file in files if not file.is_file()]
-    if absent or not files:
-        what = ", ".join(absent) if absent else "a .safetensors file"
-        raise KoshiError("bad_model_file", f"{path} lacks {what}.", FETCH_AGAIN)
-    return files
-
-
-def _open(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise KoshiError(
-            "bad_model_file",
-            f"The model file {file} cannot be read: it is damaged, cut short, or not a safetensors file ({error}).",
-            "Fetch it again.",
-        ) from error

@@ -7,7 +7,9 @@ The states after a few chosen layers are all that is used, so the layers above t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,13 +38,16 @@ class TextEncoder(PromptEncoder):
     """Prompts -> [B, length, layers * width] on `device` in `dtype`. Qwen3-4B gives 7680 channels, Qwen3-8B 12288.
 
     folder: a model in diffusers layout, with text_encoder and tokenizer.
+    weights: where the encoder's weights are, by the folder's name that they would be in; those not named are there.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, dtype: torch.dtype, weights: Mapping[str, Path] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.settings = read_settings(folder)
         self.tokenizer = load_tokenizer(folder / "tokenizer", _chat)
-        self.model = _load_qwen(folder / "text_encoder", max(self.settings.layers), device, dtype)
+        self.model = _load_qwen(folder / "text_encoder", weights, max(self.settings.layers), device, dtype)
         check_vocabulary(self.tokenizer, folder, self.model.embed_tokens.num_embeddings)
 
     def _encode(self, prompt: str) -> TextState:
@@ -67,13 +72,13 @@ def _chat(tokenizer: Any, prompt: str) -> str:
     return text
 
 
-def _load_qwen(folder: Path, layers: int, device: torch.device, dtype: torch.dtype) -> Any:
+def _load_qwen(folder: Path, weights: Mapping[str, Path], layers: int, device: torch.device, dtype: torch.dtype) -> Any:
     """The first `layers` layers, without the final norm that the used states never pass."""
     config = read_config(folder, Qwen3Config)
     keep_layers(config, layers, folder)
     model = build(Qwen3Model, config, folder)
     model.norm = nn.Identity()  # so that the state after the last kept layer is the raw one
-    fill(model, folder, lambda name: _plain(name, layers), device, dtype)
+    fill(model, weights.get(folder.name, folder), "language", lambda name: _plain(name, layers), device, dtype)
     model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
     return model
 

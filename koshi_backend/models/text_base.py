@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from ..errors import KoshiError, problem, raise_problems
-from .tensor_files import FETCH_AGAIN, TensorFiles
+from .checkpoint import FETCH_AGAIN, Part
+from .tensor_files import TensorFiles
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,8 @@ def build(kind: type[PreTrainedModel], config: Any, folder: Path) -> Any:
 
 def fill(
     net: nn.Module,
-    folder: Path,
+    path: Path,
+    part: Part,
     plain: Callable[[str], str | None],
     device: torch.device,
     dtype: torch.dtype,
@@ -208,10 +210,11 @@ def fill(
 ) -> None:
     """Give a network its weights, in `dtype` (float32 where `exact` says so), and freeze it.
 
+    path: a folder of shards, or a file, which may hold other parts of a model as well. part: which it is.
     plain: a tensor's name without the prefixes that differ between files and versions; None for what is known
     but not used, which is never read. Missing, unknown and misshapen tensors are all listed.
     """
-    files = TensorFiles(folder)
+    files = TensorFiles(path, part)
     stored = {short: name for name in files.shapes if (short := plain(name)) is not None}
     wanted = {name: plain(name) or name for name in net.state_dict()}  # two names may be one tensor
     shapes = {wanted[name]: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
@@ -226,7 +229,7 @@ def fill(
     faults += [
         problem(name, "Koshi does not know this tensor.") for short, name in stored.items() if short not in shapes
     ]
-    raise_problems("bad_model", f"The text encoder in {folder}", faults)
+    raise_problems("bad_model", f"The text encoder in {path}", faults)
     read = {short: files.read(stored[short]).to(device, torch.float32 if exact(short) else dtype) for short in shapes}
     net.load_state_dict({name: read[short] for name, short in wanted.items()}, strict=True, assign=True)
     net.eval().requires_grad_(False)

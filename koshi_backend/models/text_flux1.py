@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,15 +38,23 @@ class Flux1TextEncoder(PromptEncoder):
 
     folder: a model in diffusers layout, with text_encoder, text_encoder_2, tokenizer and tokenizer_2.
     length: T5's tokens, 256 for schnell and 512 for the others; koshi.json goes before it.
+    weights: where the encoders' weights are, by the folders' names that they would be in; those not named are there.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, length: int = 512) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        length: int = 512,
+        weights: Mapping[str, Path] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.length = read_settings(folder, TextSettings(length=length)).length
         self.clip_tokenizer = load_tokenizer(folder / "tokenizer")
         self.t5_tokenizer = load_tokenizer(folder / "tokenizer_2")
-        self.clip = _load_clip(folder / "text_encoder", device, dtype)
-        self.t5 = _load_t5(folder / "text_encoder_2", device, dtype)
+        self.clip = _load_clip(folder / "text_encoder", weights, device, dtype)
+        self.t5 = _load_t5(folder / "text_encoder_2", weights, device, dtype)
         check_vocabulary(self.clip_tokenizer, folder / "tokenizer", self.clip.config.vocab_size)
         check_vocabulary(self.t5_tokenizer, folder / "tokenizer_2", self.t5.config.vocab_size)
 
@@ -60,21 +70,22 @@ class Flux1TextEncoder(PromptEncoder):
         return TextState(states, pooled)
 
 
-def _load_clip(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _load_clip(folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> Any:
     config = read_config(folder, CLIPTextConfig)
     model = build(CLIPTextModel, config, folder)
-    fill(model, folder, _plain_clip, device, dtype)
+    fill(model, weights.get(folder.name, folder), "clip", _plain_clip, device, dtype)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # counted, in no file
             module.position_ids = torch.arange(config.max_position_embeddings, device=device)[None]
     return model
 
 
-def _load_t5(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _load_t5(folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> Any:
     config = read_config(folder, T5Config)
     model = build(T5EncoderModel, config, folder)
     # float16 does not hold what comes out of `wo` (https://github.com/huggingface/transformers/issues/20287).
-    fill(model, folder, _plain_t5, device, dtype, lambda name: dtype is torch.float16 and name.endswith(".wo.weight"))
+    path, half = weights.get(folder.name, folder), dtype is torch.float16
+    fill(model, path, "t5", _plain_t5, device, dtype, lambda name: half and name.endswith(".wo.weight"))
     model.encoder.embed_tokens = model.shared
     return model
 

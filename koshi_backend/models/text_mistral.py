@@ -7,7 +7,9 @@ The published text encoder is a vision-language model. Only the lower layers of 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,13 +45,16 @@ class MistralTextEncoder(PromptEncoder):
     """Prompts -> [B, length, layers * width] on `device` in `dtype`: 3 * 5120 = 15360 channels.
 
     folder: a model in diffusers layout, with text_encoder and tokenizer.
+    weights: where the encoder's weights are, by the folder's name that they would be in; those not named are there.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, dtype: torch.dtype, weights: Mapping[str, Path] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.settings = read_settings(folder, _DEFAULT)
         self.tokenizer = load_tokenizer(folder / "tokenizer", _chat)
-        self.model = _load_mistral(folder / "text_encoder", max(self.settings.layers), device, dtype)
+        self.model = _load_mistral(folder / "text_encoder", weights, max(self.settings.layers), device, dtype)
         check_vocabulary(self.tokenizer, folder, self.model.embed_tokens.num_embeddings)
 
     def _encode(self, prompt: str) -> TextState:
@@ -85,7 +90,9 @@ def _chat(tokenizer: Any, prompt: str) -> str:
     return text
 
 
-def _load_mistral(folder: Path, layers: int, device: torch.device, dtype: torch.dtype) -> Any:
+def _load_mistral(
+    folder: Path, weights: Mapping[str, Path], layers: int, device: torch.device, dtype: torch.dtype
+) -> Any:
     """The first `layers` layers of the language model, without its final norm."""
     config = read_config(folder, Mistral3Config, MistralConfig)
     if isinstance(config, Mistral3Config):
@@ -93,7 +100,7 @@ def _load_mistral(folder: Path, layers: int, device: torch.device, dtype: torch.
     keep_layers(config, layers, folder)
     model = build(MistralModel, config, folder)
     model.norm = nn.Identity()
-    fill(model, folder, lambda name: _plain(name, layers), device, dtype)
+    fill(model, weights.get(folder.name, folder), "language", lambda name: _plain(name, layers), device, dtype)
     model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
     return model
 
