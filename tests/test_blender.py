@@ -319,7 +319,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows cannot hold a p
 
 @posix_only
 def test_killed_blender_finds_its_render_again(blender: Blender, tmp_path: Path) -> None:
-    blend = blender.scene(tmp_path / "long.blend", frames=12, seed=int(blender.version.replace(".", "")))
+    blend = blender.scene(tmp_path / "long.blend", frames=12, seed=4000 + int(blender.version.replace(".", "")))
     first = blender.start(blend, "--command", "koshi", "render", "--json")
     with paused_worker(blender, tmp_path, 2):
         first.kill()  # SIGKILL: no chance to say goodbye
