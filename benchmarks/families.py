@@ -35,6 +35,8 @@ from koshi_backend.models.flux1 import Flux1Config, Flux1Transformer
 from koshi_backend.models.flux1_model import Flux1Model
 from koshi_backend.models.flux2 import Flux2Config, Flux2Transformer
 from koshi_backend.models.flux2_model import Flux2Model
+from koshi_backend.models.flux3 import Flux3Config, Flux3Transformer
+from koshi_backend.models.flux3_model import Flux3Model
 from koshi_backend.models.model import FluxModel, Reference
 from koshi_backend.models.pool import pick_device
 from koshi_backend.models.text_base import PromptEncoder, TextState
@@ -46,7 +48,7 @@ class Case(NamedTuple):
     """A model. words: tokens of its text."""
 
     name: str
-    config: Flux1Config | Flux2Config
+    config: Flux1Config | Flux2Config | Flux3Config
     words: int = 512
     references: bool = True
     cached: bool = False
@@ -64,6 +66,8 @@ CASES = (
         "FLUX.2 dev",
         Flux2Config(hidden=6144, heads=48, context=15360, double_blocks=8, single_blocks=48, guidance=True),
     ),
+    Case("FLUX.3 Image Klein", Flux3Config(), words=80),
+    Case("FLUX.3 Image Klein Base", Flux3Config(flow_map=False), words=80),
 )
 
 
@@ -94,13 +98,18 @@ def build(case: Case, device: torch.device, dtype: torch.dtype, small: bool) -> 
     if small:
         autoencoder = replace(autoencoder, widths=(32, 32, 64, 64), decoder_widths=(32, 32, 64, 64))
     with torch.device("meta"):
-        net = Flux1Transformer(case.config) if isinstance(case.config, Flux1Config) else Flux2Transformer(case.config)
+        net = network(case.config)
         pictures = Autoencoder(autoencoder)
-    kind, options = (Flux1Model, {}) if first else (Flux2Model, {"cached": case.cached})
-    return kind(
-        filled(net, device, dtype), filled(pictures, device, dtype), RandomText(case, device, dtype), case.name,
-        references=case.references, **options,
-    )  # fmt: skip
+    parts = filled(net, device, dtype), filled(pictures, device, dtype), RandomText(case, device, dtype), case.name
+    if isinstance(case.config, Flux2Config):
+        return Flux2Model(*parts, references=case.references, cached=case.cached)
+    return (Flux1Model if first else Flux3Model)(*parts, references=case.references)
+
+
+def network(config: Flux1Config | Flux2Config | Flux3Config) -> nn.Module:
+    if isinstance(config, Flux1Config):
+        return Flux1Transformer(config)
+    return Flux2Transformer(config) if isinstance(config, Flux2Config) else Flux3Transformer(config)
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -122,6 +131,8 @@ def shrunk(case: Case) -> Case:
     changes = {"hidden": 256, "heads": 8, "context": 96, "double_blocks": 2, "single_blocks": 2}
     if isinstance(case.config, Flux1Config):
         return case._replace(config=replace(case.config, **changes, axes=(4, 14, 14)), words=32)
+    if isinstance(case.config, Flux3Config):
+        changes["own_blocks"] = changes.pop("double_blocks")
     return case._replace(config=replace(case.config, **changes), words=32)
 
 

@@ -94,15 +94,26 @@ def test_a_network_stays_until_another_one_is_needed(folder: Path, monkeypatch: 
     assert census.visits == len(networks(model))
 
 
-def test_references_kept_as_keys_and_values_are_no_exception(tiny: Path, tmp_path: Path) -> None:
-    """They run the layers one by one, past the blocks' own calls."""
+@pytest.mark.parametrize("offload", ["model", "block"])
+def test_references_kept_as_keys_and_values_are_no_exception(
+    tiny: Path, tmp_path: Path, offload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run the layers one by one, past the network's own call."""
     folder = make_flux2_model(tmp_path, "klein", tiny).folder
     models = [load_family(folder, CPU, torch.float32, "test") for _ in range(2)]
-    place(models[1], CPU, "block")
+    place(models[1], CPU, pick_offload(offload))
+    home = models[1].transformer.img_in.weight.data_ptr()
+    seen = []
+
+    def watched(layer: nn.Module, given: object, output: Tensor) -> None:
+        seen.append(layer.weight.data_ptr() != home)
+
+    models[1].transformer.img_in.register_forward_hook(watched, prepend=True)
     for model in models:
         assert isinstance(model, Flux2Model)
         model.cached = True
     assert torch.equal(draw(models[0]), draw(models[1]))
+    assert len(seen) == 3 and all(seen)  # the references, then two steps: never with the weights in memory
 
 
 def test_a_failed_layer_leaves_the_device(folder: Path) -> None:

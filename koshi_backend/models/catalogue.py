@@ -27,6 +27,8 @@ def list_models() -> dict[str, Any]:
                 "download_gb": info.download_gb,
                 "memory_gb": info.memory_gb,
                 "steps": info.traits.steps,
+                "guidance": info.traits.guidance,
+                "strength": info.traits.strength,
                 "side": info.traits.side,
                 "references": info.traits.references,
                 "installed": None if folder is None else str(folder),
@@ -50,7 +52,7 @@ def as_text(report: dict[str, Any]) -> str:
             place = f"not installed, {model['download_gb']:.0f} GB" + (", gated" if model["gated"] else "")
         default = "  (default)" if model["name"] == report["default"] else ""
         lines.append(
-            f"{model['name']:21} {model['steps']} steps, best at {model['side']} x {model['side']}, "
+            f"{model['name']:23} {model['steps']} steps, best at {model['side']} x {model['side']}, "
             f"{model['memory_gb']:.3g} GB in memory, {model['licence']}; {place}{default}"
         )
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from ..errors import KoshiError
 
 FETCH_AGAIN = "Fetch the model's files again."
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-Part = Literal["transformer", "autoencoder", "clip", "t5", "language"]
+Part = Literal["transformer", "autoencoder", "clip", "t5", "language", "vision_language"]
 
 # What ComfyUI's single files put before the names. One file may hold a whole model.
 _PREFIXES: dict[Part, re.Pattern[str]] = {
@@ -29,6 +29,7 @@ _PREFIXES: dict[Part, re.Pattern[str]] = {
     "clip": re.compile(r"text_encoders\.clip_\w+\.(transformer\.)?"),
     "t5": re.compile(r"text_encoders\.t5\w*\.(transformer\.)?"),
     "language": re.compile(r"text_encoders\.(?!clip_|t5)\w+\.(transformer\.)?"),
+    "vision_language": re.compile(r"text_encoders\.(?!clip_|t5)\w+\.(transformer\.)?"),
 }
 _OTHER_TEXT = re.compile(r"(text_encoders|cond_stage_model|conditioner)\.")
 # Its text encoders come with a number that only whole CLIPs use, and with their tokenizer as bytes.
@@ -172,7 +173,7 @@ def tensors_of(path: Path, part: Part | None = None) -> dict[str, Stored]:
     for file, header in zip(files, headers, strict=True):
         for stored, tensor in header.items():
             match = own.match(stored) if own else None
-            if part in ("clip", "t5", "language") and _COMFY_EXTRAS.match(stored):
+            if part not in (None, "transformer", "autoencoder") and _COMFY_EXTRAS.match(stored):
                 continue
             if match is None and part and (_of_another(stored) or (marked and part != "transformer")):
                 continue

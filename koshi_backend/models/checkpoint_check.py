@@ -12,15 +12,9 @@ from .checkpoint import Part, tensors_of
 from .checkpoint_contents import FAMILY_NAMES
 from .family import check_channels
 from .loader import open_autoencoder, open_transformer
-from .parts import folder_files, single_files
+from .parts import folder_files, part_of, single_files
 from .pool import installed_files
 from .registry import MODELS, ModelInfo, Traits, find_model, find_traits
-
-_TEXTS: dict[tuple[str, str], Part] = {
-    ("flux1", "text_encoder"): "clip",
-    ("flux1", "text_encoder_2"): "t5",
-    ("flux2", "text_encoder"): "language",
-}
 
 
 def check_files(name: str) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def _gather(found: ModelInfo | Path, traits: Traits, report: dict[str, Any]) -> 
     if files.decoder:
         _add(report, "decoder", files.decoder, "autoencoder")
     for part, path in files.texts.items():
-        _add(report, part, path, _TEXTS[traits.family, part])
+        _add(report, part, path, part_of(traits.family, part))
     report["parts"].append({"part": "tokenizer", "path": str(files.settings), "tensors": 0, "parameters": 0})
 
 

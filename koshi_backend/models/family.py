@@ -16,13 +16,16 @@ from .flux1 import Flux1Transformer
 from .flux1_model import Flux1Model
 from .flux2 import Flux2Transformer
 from .flux2_model import Flux2Model
-from .loader import open_autoencoder, open_transformer
+from .flux3 import Flux3Transformer
+from .flux3_model import Flux3Model
+from .loader import Transformer, open_autoencoder, open_transformer
 from .model import FluxModel, out_of_memory_explained
 from .parts import ModelFiles, folder_files, text_width
 from .text import TextEncoder
 from .text_base import PromptEncoder
 from .text_flux1 import Flux1TextEncoder
 from .text_mistral import MistralTextEncoder
+from .text_qwen_vl import QwenVLTextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,15 @@ def load_family(files: ModelFiles | Path, device: torch.device, dtype: torch.dty
                 references=traits.references,
                 contrasted=traits.contrasted,
                 cached=traits.cached,
+            )
+        elif isinstance(transformer.net, Flux3Transformer):
+            model = Flux3Model(
+                transformer.load(device, dtype),
+                autoencoder.load(device, dtype),
+                text,
+                identity,
+                references=traits.references,
+                contrasted=traits.contrasted,
             )
         else:
             model = Flux1Model(
@@ -94,13 +106,13 @@ def _check_text(files: ModelFiles, context: int) -> None:
         )
 
 
-def _text(
-    files: ModelFiles, device: torch.device, dtype: torch.dtype, transformer: Flux1Transformer | Flux2Transformer
-) -> PromptEncoder:
-    """FLUX.1 reads with CLIP and T5, Klein with Qwen3, FLUX.2 dev with Mistral."""
+def _text(files: ModelFiles, device: torch.device, dtype: torch.dtype, transformer: Transformer) -> PromptEncoder:
+    """FLUX.1 reads with CLIP and T5, Klein with Qwen3, FLUX.2 dev with Mistral, FLUX.3 with Qwen3-VL."""
     if isinstance(transformer, Flux1Transformer):
         length = 512 if transformer.config.guidance else SCHNELL_TOKENS
         return Flux1TextEncoder(files.settings, device, dtype, length, files.texts)
+    if isinstance(transformer, Flux3Transformer):
+        return QwenVLTextEncoder(files.settings, device, dtype, files.texts)
     config = files.settings / "text_encoder" / "config.json"
     try:
         kind = str(json.loads(config.read_text(encoding="utf-8")).get("model_type", "")) if config.is_file() else ""

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .flux1 import Flux1Transformer, grid_ids, text_ids
-from .model import FluxModel, Shown
+from .model import FluxModel, Predict, Shown
 from .sampling import Mu, linear_mu, no_shift
 
 
@@ -26,9 +24,7 @@ class Flux1Model(FluxModel):
         # Kontext was trained with one; further ones are counted on.
         return grid_ids(rows, columns, picture=1.0 + k, device=self.device)
 
-    def _prediction(
-        self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
         text = self.text.encode([prompt])
         assert text.pooled is not None
         context, pooled = text.states.to(self.dtype), text.pooled.to(self.dtype)
@@ -37,7 +33,7 @@ class Flux1Model(FluxModel):
         txt_ids = text_ids(context.shape[1], device=self.device)
         embedded = torch.full((1,), guidance, device=self.device) if self.transformer.config.guidance else None
 
-        def predict(tokens: Tensor, t: Tensor) -> Tensor:
+        def predict(tokens: Tensor, t: Tensor, after: Tensor) -> Tensor:
             sequence = tokens if shown is None else torch.cat([tokens, shown.tokens], dim=1)
             out = self.transformer(sequence, context, pooled, t, img_ids, txt_ids, embedded)
             return out[:, : rows * columns].float()

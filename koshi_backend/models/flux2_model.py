@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from .flux2 import Flux2Transformer, grid_ids, text_ids
 from .flux2_cached import CachedReferences, cache_references
-from .model import FluxModel, Shown
+from .model import FluxModel, Predict, Shown
 from .sampling import Mu, empirical_mu
 
 REMEMBERED = 2  # sets of references; in Klein 9B one of 1024 x 1024 takes 2.1 GB
@@ -39,9 +38,7 @@ class Flux2Model(FluxModel):
     def _places(self, k: int, rows: int, columns: int) -> Tensor:
         return grid_ids(rows, columns, time=10.0 + 10.0 * k, device=self.device)
 
-    def _prediction(
-        self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
         context = self.text.encode([prompt]).states.to(self.dtype)
         kept = None
         if shown is not None and self.cached:
@@ -51,7 +48,7 @@ class Flux2Model(FluxModel):
         txt_ids = text_ids(context.shape[1], device=self.device)
         embedded = torch.full((1,), guidance, device=self.device) if self.transformer.config.guidance else None
 
-        def predict(tokens: Tensor, t: Tensor) -> Tensor:
+        def predict(tokens: Tensor, t: Tensor, after: Tensor) -> Tensor:
             sequence = tokens if shown is None else torch.cat([tokens, shown.tokens], dim=1)
             out = self.transformer(sequence, context, t, img_ids, txt_ids, embedded, kept)
             return out[:, : rows * columns].float()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layers that FLUX.1 and FLUX.2 share, under the names of black-forest-labs' own code.
+"""The layers that FLUX.1 and FLUX.2 share, and FLUX.3 in part, under the names of black-forest-labs' own code.
 
 A block's two streams, text and picture, have weights of their own and one attention. Both families turn queries and
 keys by positions on several axes and take shift, scale and gate from the time vector. They differ in what a
@@ -79,9 +79,9 @@ Kept = tuple[Tensor, Tensor]
 def attend(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, kept: Kept | None = None) -> Tensor:
     """Attention of all tokens to all, [B, H, L, D] -> [B, L, H * D], positions turned in. No mask.
 
-    kept: further tokens that are attended to.
+    Queries and keys may be wider than values until they are turned. kept: further tokens that are attended to.
     """
-    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
     if kept is not None:
         k, v = torch.cat([k, kept[0]], 2), torch.cat([v, kept[1]], 2)
     return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)")

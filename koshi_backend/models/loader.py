@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Transformers and autoencoders of FLUX.1 and FLUX.2 from files.
+"""Transformers and autoencoders of all FLUX families from files.
 
 Both layouts are read: native single files (with or without ComfyUI's prefix) and diffusers folders, sharded or not.
 Layout, family and configuration are found from the tensors' names and shapes; config.json only adds what shapes do
@@ -19,24 +19,30 @@ import torch
 from torch import nn
 
 from ..errors import KoshiError, problem, raise_problems
-from . import flux1, flux2
+from . import flux1, flux2, flux3
 from .autoencoder import FLUX1_CHANNELS, LATENT_CHANNELS, Autoencoder, AutoencoderConfig, FixedNormalisation
 from .checkpoint import FETCH_AGAIN
 from .checkpoint_contents import FAMILY_NAMES, Family, family_of
 from .flux1 import Flux1Config, Flux1Transformer
 from .flux2 import Flux2Config, Flux2Transformer
+from .flux3 import Flux3Config, Flux3Transformer
 from .layout import Source, autoencoder_source, transformer_source
 from .layout1 import flux1_transformer_source
+from .layout3 import TRAINING_ONLY, flux3_transformer_source
 from .tensor_files import TensorFiles, compare, fill, read_config
 
-Transformer = Flux1Transformer | Flux2Transformer
+Transformer = Flux1Transformer | Flux2Transformer | Flux3Transformer
 _Chosen = TypeVar("_Chosen", bound=Transformer)
 _Net = TypeVar("_Net", bound=nn.Module)
 _Finder = Callable[[str], Source]
 
-_CLASSES: dict[Family, type[Flux1Transformer] | type[Flux2Transformer]] = {
-    "flux1": Flux1Transformer,
-    "flux2": Flux2Transformer,
+_Class = type[Flux1Transformer] | type[Flux2Transformer] | type[Flux3Transformer]
+
+_CLASSES: dict[Family, _Class] = {"flux1": Flux1Transformer, "flux2": Flux2Transformer, "flux3": Flux3Transformer}
+_SOURCES: dict[Family, _Finder] = {
+    "flux1": flux1_transformer_source,
+    "flux2": transformer_source,
+    "flux3": flux3_transformer_source,
 }
 # Published FLUX.1 models that take more channels beside the noise, by the channels of their first layer.
 _FLUX1_VARIANTS = {
@@ -58,12 +64,15 @@ class Opened(Generic[_Net]):
         return fill(self.net, self.files, self.source, device, dtype)
 
 
-def find_family(path: Path) -> type[Flux1Transformer] | type[Flux2Transformer]:
+OpenedTransformer = Opened[Flux1Transformer] | Opened[Flux2Transformer] | Opened[Flux3Transformer]
+
+
+def find_family(path: Path) -> _Class:
     """The class that a folder's or a single file's transformer is loaded as. Reads only the headers."""
     return _CLASSES[_detect(TensorFiles(path, "transformer"))[0]]
 
 
-def open_transformer(path: Path) -> Opened[Flux1Transformer] | Opened[Flux2Transformer]:
+def open_transformer(path: Path) -> OpenedTransformer:
     """Find a transformer's family and sizes, and compare all its tensors with them.
 
     Raises KoshiError("bad_model") when the files hold no transformer, a variant that Koshi cannot run, or tensors
@@ -73,9 +82,11 @@ def open_transformer(path: Path) -> Opened[Flux1Transformer] | Opened[Flux2Trans
     family, source = _detect(files)
     written = read_config(path)
     with torch.device("meta"):
-        opened: Opened[Flux1Transformer] | Opened[Flux2Transformer]
+        opened: OpenedTransformer
         if family == "flux1":
             opened = Opened(Flux1Transformer(_flux1_config(files, source, written)), files, source)
+        elif family == "flux3":
+            opened = Opened(Flux3Transformer(_flux3_config(files, source, written)), files, source)
         else:
             opened = Opened(Flux2Transformer(_flux2_config(files, source, written)), files, source)
     compare(opened.net, files, source)
@@ -135,7 +146,7 @@ def open_autoencoder(path: Path, decoder: Path | None = None) -> Opened[Autoenco
 
 
 def load_autoencoder(path: Path, device: torch.device, dtype: torch.dtype, decoder: Path | None = None) -> Autoencoder:
-    """FLUX.1's or FLUX.2's autoencoder, as `open_autoencoder` finds it. Statistics stay as they are stored."""
+    """FLUX.1's autoencoder, or FLUX.2's and FLUX.3's, as `open_autoencoder` finds it. Statistics stay as stored."""
     return open_autoencoder(path, decoder).load(device, dtype)
 
 
@@ -154,14 +165,17 @@ def _detect(files: TensorFiles) -> tuple[Family, _Finder]:
     found = family_of(files.shapes)
     if found is None:
         raise KoshiError(
-            "bad_model", f"{files.path} holds no FLUX transformer.", "Name a folder or file of FLUX.1 or FLUX.2."
+            "bad_model", f"{files.path} holds no FLUX transformer.", "Name a folder or file of a FLUX model."
         )
     family, native = found
-    return family, _as_is if native else transformer_source if family == "flux2" else flux1_transformer_source
+    if family == "flux3":
+        for name in [name for name in files.shapes if name.startswith(TRAINING_ONLY)]:
+            del files.shapes[name]
+    return family, _as_is if native else _SOURCES[family]
 
 
 class _Shape(NamedTuple):
-    """What both families' shapes tell in the same way."""
+    """What the shapes of FLUX.1 and FLUX.2 tell in the same way."""
 
     hidden: int
     heads: int
@@ -207,6 +221,26 @@ def _flux2_config(files: TensorFiles, source: _Finder, written: dict[str, Any]) 
         mlp_ratio=shape.mlp / shape.hidden,
         guidance=shape.guidance,
         theta=_number(written, "rope_theta", flux2.THETA),
+    )
+
+
+def _flux3_config(files: TensorFiles, source: _Finder, written: dict[str, Any]) -> Flux3Config:
+    single, own, norms = "single_blocks.0", "txt_mode_blocks.0", ("query_norm.scale", "key_norm.scale")
+    picture, shown, last = "emb_in.image.weight", "emb_in.image_cond.weight", "final_layer.image.linear.weight"
+    hidden = _size(files, source, (picture, 0), ("txt_in.weight", 0), (f"{single}.attn_out.weight", 0), (last, 1))
+    head = _size(files, source, *((f"{block}.norm.{norm}", 0) for block in (single, own) for norm in norms))
+    mlp = _size(files, source, *((f"{block}.mlp_out.weight", 1) for block in (single, own)))
+    flow_map = source("ref_time_in.in_layer.weight").names[0].rsplit(".", 2)[0]
+    return Flux3Config(
+        hidden=hidden,
+        heads=max(hidden // head, 1),
+        context=_size(files, source, ("txt_in.weight", 1)),
+        own_blocks=_count(files, "txt_mode_blocks"),
+        single_blocks=_count(files, "single_blocks" if source is _as_is else "single_transformer_blocks"),
+        channels=_size(files, source, (picture, 1), (shown, 1), (last, 0)),
+        mlp_ratio=mlp / hidden,
+        flow_map=any(name.startswith(flow_map) for name in files.shapes),
+        theta=_number(written, "rope_theta", flux3.THETA),
     )
 
 

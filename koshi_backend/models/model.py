@@ -8,6 +8,7 @@ that a feedback loop accumulates.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -20,10 +21,15 @@ from ..errors import KoshiError
 from .autoencoder import Autoencoder
 from .flux1 import Flux1Transformer
 from .flux2 import Flux2Transformer
+from .flux3 import Flux3Transformer
 from .sampling import Mu, Rounding, euler, flow_times, rounded
 from .text_base import PromptEncoder
 
 CELL = 16  # pixels per token
+
+# A picture's tokens [1, N, channels], the flow time [1] and the one that the step leads to [1] -> the tokens' velocity,
+# float32.
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Reference(NamedTuple):
@@ -50,7 +56,7 @@ class FluxModel(ABC):
 
     def __init__(
         self,
-        transformer: Flux1Transformer | Flux2Transformer,
+        transformer: Flux1Transformer | Flux2Transformer | Flux3Transformer,
         autoencoder: Autoencoder,
         text: PromptEncoder,
         identity: str,
@@ -68,7 +74,7 @@ class FluxModel(ABC):
 
     @property
     def channels(self) -> int:
-        """Of packed latents: 128 in FLUX.2, 64 in FLUX.1."""
+        """Of packed latents: 64 in FLUX.1, 128 in the others."""
         return self.transformer.config.channels
 
     @property
@@ -126,7 +132,7 @@ class FluxModel(ABC):
             raise KoshiError(
                 "no_references",
                 "This model cannot be shown reference pictures.",
-                "Use feedback.condition 'start', or a FLUX.2 model or FLUX.1 Kontext.",
+                "Use feedback.condition 'start', or a model of FLUX.2 or FLUX.3, or FLUX.1 Kontext.",
             )
         rows, columns = noise.shape[-2:]
         times, held, x = self._start(noise, picture, strength, steps)
@@ -136,12 +142,16 @@ class FluxModel(ABC):
         if self.contrasted and guidance != 1.0:
             against = self._prediction(negative, rows, columns, shown, guidance)
 
+        following = dict(itertools.pairwise(times))
+
         def velocity(latent: Tensor, t: float) -> Tensor:
             tokens = tokens_of(latent).to(self.dtype)
-            told = torch.full((1,), rounded(t, rounding), device=self.device)
-            out = predict(tokens, told)
+            told, after = (
+                torch.full((1,), self._told(time, rounding), device=self.device) for time in (t, following[t])
+            )
+            out = predict(tokens, told, after)
             if against is not None:
-                other = against(tokens, told)
+                other = against(tokens, told, after)
                 out = other + guidance * (out - other)
             return rearrange(out, "b (h w) c -> b c h w", h=rows)
 
@@ -150,12 +160,13 @@ class FluxModel(ABC):
                 velocity, x, times, held=held, on_step=on_step, on_prediction=on_prediction, cancelled=cancelled
             )
 
+    def _told(self, t: float, rounding: Rounding) -> float:
+        """The flow time that the network is told at flow time t."""
+        return rounded(t, rounding)
+
     @abstractmethod
-    def _prediction(
-        self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The network as a function of a picture's tokens [1, N, channels] and the flow time [1]: their velocity,
-        float32.
+    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
+        """The network as a function of a picture's tokens and times.
 
         References are constants: only the picture's own tokens come back.
         """

@@ -17,19 +17,19 @@ from typing import Any
 
 from ..errors import KoshiError, problem, raise_problems
 from .checkpoint import Part
-from .checkpoint_contents import CELLS, FAMILY_NAMES, Contents, contents
+from .checkpoint_contents import CELLS, FAMILY_NAMES, Contents, Family, contents
 from .registry import MODELS, PARTS, TINY_FOLDER, ModelInfo, Traits, file_traits, folder_traits
 
 log = logging.getLogger(__name__)
 
 SMALL_DECODER = "small_decoder.safetensors"
-# An autoencoder beside a model, the first before the others. All hold FLUX.1's or FLUX.2's.
+# An autoencoder beside a model, the first before the others. All hold FLUX.1's or FLUX.2's, which is FLUX.3's too.
 _AUTOENCODERS = ("ae.safetensors", "flux2-vae.safetensors", "full_encoder_" + SMALL_DECODER)
 _SETTINGS = ("koshi.json", "model_index.json")
 _COMFY_MODELS = ("diffusion_models", "unet", "checkpoints")
 _COMFY_TEXTS = ("text_encoders", "clip")
 _SIBLINGS = {7680: "flux.2-klein-4b", 12288: "flux.2-klein-9b", 15360: "flux.2-dev"}  # by channels of text
-_STACKED = 3  # layers of a language model that FLUX.2 reads, unless koshi.json says otherwise
+_STACKED = {"flux2": 3, "flux3": 8}  # layers of a language model that are read, unless koshi.json says otherwise
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ModelFiles:
 def folder_files(folder: Path, traits: Traits | None = None) -> ModelFiles:
     """A folder in diffusers layout. Nothing is checked."""
     traits = traits or folder_traits(folder)
-    decoder = folder / SMALL_DECODER if traits.family == "flux2" and (folder / SMALL_DECODER).is_file() else None
+    decoder = folder / SMALL_DECODER if traits.family != "flux1" and (folder / SMALL_DECODER).is_file() else None
     texts = {name: folder / name for name in _texts(traits)}
     return ModelFiles(folder, traits, folder / "transformer", folder / "vae", texts, folder, decoder)
 
@@ -90,7 +90,7 @@ def single_files(file: Path, traits: Traits | None = None) -> ModelFiles:
     assert settings is not None and autoencoder is not None
     there = {name: path for name, path in texts.items() if path is not None}
     decoder = file.parent / SMALL_DECODER
-    used = decoder if held.family == "flux2" and decoder.is_file() else None
+    used = decoder if held.family != "flux1" and decoder.is_file() else None
     log.info("%s goes with %s", file, ", ".join(map(str, dict.fromkeys([autoencoder, *there.values(), settings]))))
     return ModelFiles(file, traits, file, autoencoder, there, settings, used)
 
@@ -108,13 +108,20 @@ def snapshot(info: ModelInfo) -> Path | None:
         return None
 
 
+def part_of(family: Family, name: str) -> Part:
+    """What is in a family's folder of this name, which is a text encoder's."""
+    if family == "flux1":
+        return "clip" if name == "text_encoder" else "t5"
+    return "language" if family == "flux2" else "vision_language"
+
+
 def text_width(settings: Path, traits: Traits) -> tuple[int, int]:
-    """Channels of the states, and of CLIP's vector (0 in FLUX.2), that a folder's text encoders make; 0 if not told."""
+    """Channels of the states, and of CLIP's vector (FLUX.1 only), that a folder's text encoders make; 0 if not told."""
     if traits.family == "flux1":
         clip, t5 = (_read(settings / name / "config.json") for name in _texts(traits))
         return _whole(t5, "d_model"), _whole(clip, "hidden_size")
     layers = _read(settings / "koshi.json").get("text_encoder_out_layers")
-    return _language_width(settings) * (len(layers) if isinstance(layers, list) else _STACKED), 0
+    return _language_width(settings) * (len(layers) if isinstance(layers, list) else _STACKED[traits.family]), 0
 
 
 class _Search:
@@ -150,8 +157,10 @@ class _Search:
         if latent in self.held.latent:
             return self.file
         beside = [self.file.parent / name for name in ("vae", *_AUTOENCODERS)]
-        # All FLUX.2 models share one; koshi-tiny's is its own.
-        installed = [f / "vae" for f in self._installed() if f != TINY_FOLDER or f == settings]
+        # All FLUX.2 models share one, with FLUX.3; koshi-tiny's is its own.
+        families: tuple[Family, ...] = ("flux3", "flux2") if self.traits.family == "flux3" else (self.traits.family,)
+        folders = (folder for family in families for folder in self._installed(family))
+        installed = [f / "vae" for f in folders if f != TINY_FOLDER or f == settings]
         for path in [*beside, *self._comfy("vae"), *installed]:
             if latent in self._contents(path).latent:
                 return path
@@ -164,14 +173,10 @@ class _Search:
         return None
 
     def text(self, name: str, settings: Path | None) -> Path | None:
-        part: Part = "language" if self.traits.family == "flux2" else "clip" if name == "text_encoder" else "t5"
+        part = part_of(self.traits.family, name)
         if settings is None:
             return None  # has been said
-        width = {
-            "language": _language_width(settings),
-            "clip": self.held.pooled,
-            "t5": self.held.context,
-        }[part]
+        width = {"clip": self.held.pooled, "t5": self.held.context}.get(part) or _language_width(settings)
         if width in self.held.texts.get(part, ()):
             return self.file
         comfy = (path for folder in _COMFY_TEXTS for path in self._comfy(folder))
@@ -196,14 +201,13 @@ class _Search:
 
     def _sibling(self) -> str:
         """A named model with the same text encoder."""
-        return (
-            "flux.1-schnell" if self.traits.family == "flux1" else _SIBLINGS.get(self.held.context, "flux.2-klein-4b")
-        )
+        usual = {"flux1": "flux.1-schnell", "flux2": "flux.2-klein-4b", "flux3": "flux.3-image-klein"}
+        return _SIBLINGS.get(self.held.context, usual[self.traits.family])
 
-    def _installed(self) -> Iterator[Path]:
-        """Folders of named models of this family, those of the same kind first."""
-        family = [info for info in MODELS.values() if info.traits.family == self.traits.family]
-        for info in sorted(family, key=lambda info: info.traits != self.traits):
+    def _installed(self, family: Family | None = None) -> Iterator[Path]:
+        """Folders of named models of this family (or `family`), those of the same kind first."""
+        infos = [info for info in MODELS.values() if info.traits.family == (family or self.traits.family)]
+        for info in sorted(infos, key=lambda info: info.traits != self.traits):
             folder = snapshot(info)
             if folder is not None:
                 yield folder
@@ -231,7 +235,7 @@ def _texts(traits: Traits) -> list[str]:
 
 
 def _language_width(settings: Path) -> int:
-    """Of Qwen3's configuration, or of the language model's in Mistral's."""
+    """Of Qwen3's configuration, or of the language model's in Mistral's or Qwen3-VL's."""
     config = _read(settings / "text_encoder" / "config.json")
     inner = config.get("text_config")
     return _whole(inner if isinstance(inner, dict) else config, "hidden_size")

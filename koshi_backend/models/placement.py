@@ -47,15 +47,17 @@ def place(model: FluxModel, device: torch.device, offload: Offload) -> FluxModel
         _pin(network, device)
         # Inputs are made where the weights are, which is not where they will be.
         network.register_forward_pre_hook(lambda _, *given: _to(given, device), with_kwargs=True)
+        # Each layer sees to it, not the network alone: cached references run them one by one (flux2_cached.py).
+        layers = [layer for layer in network.modules() if next(layer.parameters(recurse=False), None) is not None]
         if offload == "model":
             visitor = Visitor(network, device)
-            network.register_forward_pre_hook(lambda *_, visitor=visitor: _take_turns(turn, visitor))
+            for module in (network, *layers):
+                module.register_forward_pre_hook(lambda *_, visitor=visitor: _take_turns(turn, visitor))
             continue
         for name, buffer in list(network.named_buffers()):
             _set_buffer(network, name, buffer.to(device))
-        for layer in network.modules():
-            if next(layer.parameters(recurse=False), None) is not None:
-                _visit_for_each_call(layer, device)
+        for layer in layers:
+            _visit_for_each_call(layer, device)
     return model
 
 

@@ -23,6 +23,7 @@ TINY_FOLDER = Path(__file__).resolve().parent.parent / "weights" / "koshi-tiny"
 PARTS: dict[Family, tuple[str, ...]] = {
     "flux1": ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     "flux2": ("transformer", "vae", "text_encoder", "tokenizer"),
+    "flux3": ("transformer", "vae", "text_encoder", "tokenizer"),
 }
 SETTINGS = ("model_index.json", "koshi.json", "scheduler/*")
 
@@ -33,7 +34,8 @@ class Traits:
 
     references: whether pictures can be shown in context. contrasted: whether guidance is an evaluation against the
     negative prompt. embeds: whether the transformer takes guidance as a number. cached: whether it was trained to see
-    references as keys and values that are computed once. steps, guidance: that it is made for.
+    references as keys and values that are computed once. steps, guidance: that it is made for. strength: at which
+    a feedback loop works well, where nothing is said.
     side: of a square picture at its best, in pixels.
     """
 
@@ -44,6 +46,7 @@ class Traits:
     embeds: bool = False
     steps: int = 4
     guidance: float = 1.0
+    strength: float = 0.5
     side: int = 1024
 
     @property
@@ -52,9 +55,12 @@ class Traits:
         return self.embeds or self.contrasted
 
 
-_SCHNELL = Traits("flux1", references=False)
-_DEV = Traits("flux1", references=False, embeds=True, steps=28, guidance=3.5)
+# Without a reference a noised start alone has to hold on to the motion, at .3 as well as both at .5 (docs/feedback.md).
+_SCHNELL = Traits("flux1", references=False, strength=0.3)
+_DEV = replace(_SCHNELL, embeds=True, steps=28, guidance=3.5)
 _BASE = Traits(contrasted=True, steps=50, guidance=4.0)
+_KLEIN3 = Traits("flux3", steps=16)
+_KLEIN3_BASE = Traits("flux3", contrasted=True, steps=50, guidance=3.5)
 _OPEN, _FLUX1, _FLUX = "Apache-2.0", "FLUX.1-dev Non-Commercial", "FLUX Non-Commercial"
 
 
@@ -63,8 +69,9 @@ class ModelInfo:
     """One named model.
 
     repository: its name on the Hugging Face hub, "" when the files ship with Koshi. gated: its licence has to be
-    accepted there first. file: the published single file with the same transformer. download_gb: size of the parts that
-    Koshi downloads; memory_gb: of the weights that it loads, in bfloat16; both in 10^9 bytes.
+    accepted there first, as far as is known. file: the published single file with the same transformer, "" where its
+    name is not known. download_gb: size of the parts that Koshi downloads; memory_gb: of the weights that it loads, in
+    bfloat16; both in 10^9 bytes.
     """
 
     name: str
@@ -78,9 +85,10 @@ class ModelInfo:
     traits: Traits
 
 
-# Parameters, two bytes each: transformers as published (3.876, 9.079, 32.223, 11.901 billion), the layers in use of the
-# text encoders by their configurations (27 of Qwen3-4B 3.11, of Qwen3-8B 5.83; 30 of Mistral-Small 17.34; T5-XXL's
-# encoder 4.76 with CLIP-L 0.12), and the autoencoders' 0.084 each. Pictures take memory on top of it.
+# Parameters, two bytes each: transformers as published (3.876, 9.079, 32.223, 11.901, 5.549 billion), the layers in use
+# of the text encoders by their configurations (27 of Qwen3-4B 3.11, of Qwen3-8B 5.83; 30 of Mistral-Small 17.34; 32 of
+# Qwen3-VL-4B 3.62, of 4.44 that are downloaded; T5-XXL's encoder 4.76 with CLIP-L 0.12), and the autoencoders' 0.084
+# each. Pictures take memory on top of it.
 _HUB = "black-forest-labs/"
 MODELS: dict[str, ModelInfo] = {
     info.name: info
@@ -126,7 +134,15 @@ MODELS: dict[str, ModelInfo] = {
         ),
         ModelInfo(
             "flux.1-kontext-dev", "FLUX.1 Kontext dev", _HUB + "FLUX.1-Kontext-dev", "flux1-kontext-dev.safetensors",
-            _FLUX1, True, 34.0, 33.7, replace(_DEV, references=True, guidance=2.5),
+            _FLUX1, True, 34.0, 33.7, replace(_DEV, references=True, guidance=2.5, strength=0.5),
+        ),
+        ModelInfo(
+            "flux.3-image-klein", "FLUX.3 Image Klein", _HUB + "flux-3-image-klein", "",
+            "FLUX Kommunity", False, 20.0, 18.5, _KLEIN3,
+        ),
+        ModelInfo(
+            "flux.3-image-klein-base", "FLUX.3 Image Klein Base", _HUB + "flux-3-image-klein-base", "",
+            "FLUX Kommunity", False, 20.0, 18.5, _KLEIN3_BASE,
         ),
     )
 }  # fmt: skip
@@ -146,6 +162,8 @@ class FluxVersion(Enum):
     FLUX_2_KLEIN_BASE_4B = "flux.2-klein-base-4b"
     FLUX_2_KLEIN_BASE_9B = "flux.2-klein-base-9b"
     FLUX_2_KLEIN_9B_KV = "flux.2-klein-9b-kv"
+    FLUX_3_IMAGE_KLEIN = "flux.3-image-klein"
+    FLUX_3_IMAGE_KLEIN_BASE = "flux.3-image-klein-base"
 
 
 def find_model(name: str) -> ModelInfo | Path:
@@ -221,12 +239,17 @@ def published(file: Path) -> ModelInfo | None:
 
 
 def file_traits(file: Path) -> Traits:
-    """What a single file is, by its published name; else FLUX.1 dev or schnell, FLUX.2 dev or distilled Klein."""
+    """What a single file is, by its published name; else FLUX.1 dev or schnell, FLUX.2 dev or distilled Klein.
+
+    In FLUX.3 the tensors tell base and distilled apart.
+    """
     info, held = published(file), contents(file)
     if info is not None:
         return info.traits
     if held.family == "flux1":
         return replace(_DEV if held.guidance else _SCHNELL, side=512)
+    if held.family == "flux3":
+        return replace(_KLEIN3 if held.flow_map else _KLEIN3_BASE, side=512)
     return replace(MODELS["flux.2-dev"].traits if held.guidance else Traits(), side=512)
 
 
@@ -252,7 +275,7 @@ def _check_file(file: Path) -> None:
         )
     if contents(file).family is None:
         raise KoshiError(
-            "bad_model", f"{file} holds no FLUX transformer.", "Name the file of a FLUX.1 or FLUX.2 transformer."
+            "bad_model", f"{file} holds no FLUX transformer.", "Name the file of a FLUX model's transformer."
         )
 
 
@@ -279,20 +302,26 @@ def _contradiction(info: ModelInfo, held: Contents) -> str:
         return f"it holds a {FAMILY_NAMES[held.family]} transformer, and {info.title} is of another family"
     if held.guidance != info.traits.embeds:
         return f"its transformer embeds {'' if held.guidance else 'no '}guidance, unlike {info.title}"
+    if held.family == "flux3" and held.flow_map == info.traits.contrasted:
+        return f"its transformer is {'a distilled' if held.flow_map else 'no distilled'} one, unlike {info.title}"
     return ""
 
 
 def folder_traits(folder: Path) -> Traits:
     """What a folder in diffusers layout says of itself: the pipeline's class, and whether guidance is embedded.
 
-    Without a model_index.json the parts tell the family, and FLUX.2 counts as distilled Klein.
+    Without a model_index.json the parts tell the family, and FLUX.2 counts as distilled Klein. FLUX.3 is told by its
+    transformer's class, for its folders are modular pipelines, which have no such file.
     Raises KoshiError("bad_model_file").
     """
     index, config = _settings(folder / "model_index.json"), _settings(folder / "transformer" / "config.json")
     kind, embeds = str(index.get("_class_name", "")), bool(config.get("guidance_embeds", False))
+    if str(config.get("_class_name", "")).startswith("Flux3"):
+        return replace(_KLEIN3 if config.get("flow_map", False) else _KLEIN3_BASE, side=512)
     if kind.startswith(("FluxPipeline", "FluxKontext")) or (not kind and (folder / "text_encoder_2").is_dir()):
         base = _DEV if embeds else _SCHNELL
-        return replace(base, references=kind.startswith("FluxKontext"), side=512)
+        shown = kind.startswith("FluxKontext")
+        return replace(base, references=shown, strength=0.5 if shown else base.strength, side=512)
     if embeds or kind.startswith("Flux2Pipeline"):
         return Traits(embeds=True, steps=28, guidance=4.0, side=512)
     return replace(Traits() if index.get("is_distilled", True) else _BASE, side=512)

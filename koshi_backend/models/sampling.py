@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Flow times of FLUX.1 and FLUX.2 and their Euler sampler.
+"""Flow times of the FLUX families and their Euler sampler.
 
 A latent at flow time t is x_t = t * noise + (1 - t) * picture; the network predicts v = noise - picture.
 All families space their steps evenly and then shift them towards the noise; they differ in how far (`Mu`).
+A flow map predicts the mean of v between two times instead, with which the same Euler step is exact.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def empirical_mu(tokens: int, steps: int) -> float:
     at_10 = 8.73809524e-05 * tokens + 1.89833333
     slope = (at_200 - at_10) / 190.0
     return slope * steps + at_200 - 200.0 * slope
+
+
+def constant_mu(tokens: int, steps: int) -> float:
+    """FLUX.3: a shift of 6.93, whatever the size. Source: diffusers modular_pipelines/flux3/before_denoise.py."""
+    return math.log(6.93)
 
 
 def shift(u: float, mu: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from .tensor_files import TensorFiles
 
 log = logging.getLogger(__name__)
 
+# Names of a language model: newer and older vision-language files, then a language model on its own.
+_LANGUAGE = re.compile(r"^(model\.language_model|language_model\.model|language_model|model)\.")
 _CACHE_SIZE = 64  # prompts; one of Klein 4B's takes 512 x 7680 x 2 bytes = 7.9 MB, one of FLUX.2 dev's 15.7 MB
 
 
@@ -188,6 +191,21 @@ def keep_layers(config: Any, layers: int, folder: Path) -> None:
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
+
+
+def language_name(name: str, layers: int, eyes: str) -> str | None:
+    """A tensor's name in a vision-language model's language model of `layers` layers.
+
+    None for what is known and not used: the parts that `eyes` (a pattern) names, the head, the last norm and the layers
+    above the used ones.
+    """
+    if re.match(rf"(model\.)?({eyes})\.", name):
+        return None
+    name = _LANGUAGE.sub("", name)
+    layer = re.match(r"layers\.(\d+)\.", name)
+    if name in ("lm_head.weight", "norm.weight") or (layer is not None and int(layer[1]) >= layers):
+        return None
+    return name
 
 
 def build(kind: type[PreTrainedModel], config: Any, folder: Path) -> Any:

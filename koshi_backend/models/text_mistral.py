@@ -6,7 +6,6 @@ The published text encoder is a vision-language model. Only the lower layers of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from .text_base import (
     check_vocabulary,
     fill,
     keep_layers,
+    language_name,
     load_tokenizer,
     read_config,
     read_settings,
@@ -37,8 +37,7 @@ SYSTEM_MESSAGE = (
     "relationships, object\nattribution and actions without speculation."
 )
 _DEFAULT = TextSettings(layers=(10, 20, 30), length=512)
-# Names of the language model: newer and older vision-language files, then a language model on its own.
-_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")
+_EYES = "vision_tower|multi_modal_projector"
 
 
 class MistralTextEncoder(PromptEncoder):
@@ -100,17 +99,7 @@ def _load_mistral(
     keep_layers(config, layers, folder)
     model = build(MistralModel, config, folder)
     model.norm = nn.Identity()
-    fill(model, weights.get(folder.name, folder), "language", lambda name: _plain(name, layers), device, dtype)
+    path = weights.get(folder.name, folder)
+    fill(model, path, "language", lambda name: language_name(name, layers, _EYES), device, dtype)
     model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
     return model
-
-
-def _plain(name: str, layers: int) -> str | None:
-    """A tensor's name in MistralModel; None for the vision tower, the head and what lies above the used layers."""
-    if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name):
-        return None
-    name = re.sub(f"^({'|'.join(map(re.escape, _PREFIXES))})", "", name)
-    layer = re.match(r"layers\.(\d+)\.", name)
-    if name in ("lm_head.weight", "norm.weight") or (layer is not None and int(layer[1]) >= layers):
-        return None
-    return name
