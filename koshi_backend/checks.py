@@ -63,8 +63,12 @@ def resolve_model(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     if draft.get("steps") is None:
         draft["steps"] = traits.steps
     table, feedback = draft.get("schedules", {}), draft.get("feedback", {})
-    if traits.guidance != 1.0 and isinstance(table, dict):
-        draft["schedules"] = {"guidance": traits.guidance, **table}
+    if isinstance(table, dict):
+        likes = {"guidance": traits.guidance}
+        if draft.get("strength_convention") != "deforum":
+            likes["strength"] = traits.strength
+        unusual = {name: value for name, value in likes.items() if value != SCHEDULES[name].default}
+        draft["schedules"] = {**unusual, **table}
     if traits.references or not isinstance(feedback, dict):
         return
     if feedback.get("condition", "start") != "start":
