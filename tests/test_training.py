@@ -276,7 +276,7 @@ def test_the_export_is_the_trained_network(model: Path, room: Room) -> None:
     assert theirs.keys() == ours.transformer.state_dict().keys()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.transformer.state_dict().items())
     with torch.no_grad():
-        assert torch.equal(ours.embed([PROMPT]), loaded.text.encode(PROMPT).states)
+        assert torch.equal(ours.embed([PROMPT]), loaded.text.encode([PROMPT]).states)
         x, t = loaded.noise(1, 64, 64), torch.tensor([0.7])
         reference = loaded.noise(2, 64, 64)
         v = ours(x, t, ours.embed([PROMPT]), (reference,))
