@@ -26,10 +26,10 @@ from typing import TypeVar
 
 from . import protocol
 from .dial import dial, read_connection
-from .launcher import start_server
+from .launcher import ask_backend, start_server
 from .protocol import BridgeError, Connection, Decoder, Header, Message
 
-__all__ = ["BridgeError", "Client", "Connection", "read_connection", "start_server"]
+__all__ = ["BridgeError", "Client", "Connection", "ask_backend", "read_connection", "start_server"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,13 +93,16 @@ class Client:
             self._socket.close()
         self._selector.close()
 
-    def submit(self, shot: Header) -> Header:
+    def submit(self, shot: Header, device: str | None = None) -> Header:
         """Asks for `shot` to be rendered and follows the job; returns {"job": record, "attached": bool, ...}.
+
+        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is.
 
         The same shot again joins the job that is queued or running: its frames so far arrive as events first.
         Raises BridgeError "bad_shot" with every fault in `problems`.
         """
-        return self._request({"type": "submit", "shot": shot}, max(self.timeout, SUBMIT_TIMEOUT))
+        chosen = {"device": device} if device else {}
+        return self._request({"type": "submit", "shot": shot, **chosen}, max(self.timeout, SUBMIT_TIMEOUT))
 
     def attach(self, job: str) -> Header:
         """Follows the job with this id from its first frame on. Raises BridgeError "unknown_job"."""

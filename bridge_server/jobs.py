@@ -40,6 +40,7 @@ class Job:
     frames: int
     frame_start: int
     model: str
+    device: str | None = None  # None: the best there is
     submitted: float = field(default_factory=time.time)
     state: State = "queued"
     log: list[FrameRecord] = field(default_factory=list)
@@ -138,18 +139,18 @@ class Queue:
         return [job for job in self.jobs.values() if job.active]
 
     def submit(
-        self, digest: str, shot: Header, frames: int, frame_start: int, model: str
+        self, digest: str, shot: Header, frames: int, frame_start: int, model: str, device: str | None = None
     ) -> tuple[Job, bool]:
         """The job for this shot, and whether it was there before. Raises BridgeError "queue_full"."""
         active = self.active
         for job in active:
-            if job.digest == digest:
+            if (job.digest, job.device) == (digest, device):
                 return job, True
         if len(active) >= MAX_QUEUED:
             message = f"{MAX_QUEUED} jobs are waiting already."
             raise BridgeError("queue_full", message, "Cancel some of them, or wait until some are done.")
         self._count += 1
-        job = Job(f"{digest[:16]}-{self._count}", digest, shot, frames, frame_start, model)
+        job = Job(f"{digest[:16]}-{self._count}", digest, shot, frames, frame_start, model, device)
         self.jobs[job.id] = job
         if active:
             job.say(f"waiting for {len(active)} other job" + "s" * (len(active) > 1))

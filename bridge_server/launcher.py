@@ -60,6 +60,30 @@ def start_server(
         time.sleep(0.05)
 
 
+def ask_backend(python: str, source: Path, *arguments: str, patience: float = 300) -> tuple[str, str]:
+    """Run one of the backend's commands to its end; returns what it wrote to stdout and stderr. Waits.
+
+    python, source: as for `start_server`. patience: seconds; a first import of torch on a cold disk can take a minute.
+    Raises BridgeError "backend_broken" if it cannot be run at all.
+    """
+    try:
+        ended = subprocess.run(
+            [python, "-m", "koshi_backend", *arguments],
+            env=_environment(source),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=patience,
+            check=False,
+            creationflags=detached_flags(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        message = f"{python} cannot run the backend: {error}."
+        raise BridgeError("backend_broken", message, "Run Koshi's set-up again.") from error
+    return ended.stdout, ended.stderr
+
+
 def _start(
     python: str, source: Path, path: Path, idle_exit: float, log_path: Path, deadline: float
 ) -> Connection:

@@ -146,8 +146,11 @@ class Session:
             case "submit":
                 # In a thread: checking a very long shot must not hold up the other clients.
                 shot = await asyncio.to_thread(load_shot, request.get("shot"))
+                device = request.get("device")
+                if device is not None and not isinstance(device, str):
+                    raise BridgeError("bad_message", "The device of a job is text, such as cuda:1.")
                 job, attached = jobs.submit(
-                    shot.digest, request["shot"], shot.frames, shot.frame_start, shot.model
+                    shot.digest, request["shot"], shot.frames, shot.frame_start, shot.model, device or None
                 )
                 supervisor.wake()
                 return {"type": "accepted", **self._follow(job.id), "attached": attached}

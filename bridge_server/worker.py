@@ -2,7 +2,7 @@
 """The process that renders: the only one with torch. The server feeds it, and may lose it at any time.
 
 Messages come on stdin and go out on stdout, framed as on the socket:
- in   render {"job", "shot"}, cancel {"job"}; the end of stdin means that the server is gone, and so are we
+ in   render {"job", "shot", "device"}, cancel {"job"}; the end of stdin means that the server is gone, and so are we
  out  ready {"pid"}, progress {"job", ...}, frame {"job", "index", "number", "key", "stored"} + PNG,
       done {"job"}, failed {"job", "error"}, cancelled {"job"}
 Whatever a library prints goes to stderr, which the server keeps in its log.
@@ -42,7 +42,7 @@ class Worker:
         while True:
             order = self._renders.get()
             job = str(order["job"])
-            self._send({**self._render(job, order["shot"]), "job": job})
+            self._send({**self._render(job, order["shot"], order.get("device")), "job": job})
             self._cancelled.discard(job)
 
     def _listen(self) -> None:
@@ -63,7 +63,7 @@ class Worker:
         elif order["type"] == "cancel":
             self._cancelled.add(str(order["job"]))
 
-    def _render(self, job: str, shot_data: Header) -> Header:
+    def _render(self, job: str, shot_data: Header, device: str | None = None) -> Header:
         """Renders one shot and sends its frames. Returns the message that ends the job, without its id."""
         try:
             # Imported late: reading orders must not wait for torch, and a missing package becomes a message.
@@ -88,6 +88,7 @@ class Worker:
             frames = render_shot(
                 load_shot(shot_data),
                 store=FrameStore(),
+                device=device,
                 progress=progress,
                 cancelled=lambda: job in self._cancelled,
             )

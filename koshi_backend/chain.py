@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .contents import file_hash
 from .errors import Cancelled, KoshiError
 from .frame import Maker, noise_recipe
 from .guides import frame_file
@@ -105,16 +106,19 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter) -> str:
         facts["guidance"] = row["guidance"]
     if painter.contrasted and row["guidance"] != 1.0:
         facts["negative"] = shot.negative_at(index)
-    if noise := noise_facts(noise_recipe(shot, index, row), index > 0 and settings.carry != "none"):
+    begins = shot.begins(index)
+    carried = not begins and settings.carry != "none"
+    start = shot.start_of(index)
+    if noise := noise_facts(noise_recipe(shot, index, row), carried):
         facts["noise"] = noise
-    if index > 0 and settings.carry != "none":
+    if carried:
         facts["previous"] = previous
         facts["carried"] = _carried_facts(shot, index, row)
-    if index == 0:
-        if shot.init_image:
-            facts["init"] = [_file_hash(shot.init_image), row["strength"]]
-        if settings.carry != "none":
-            facts["color"] = settings.color_mode  # of the anchor that goes on with the frame
+    if start:
+        facts["init"] = [_file_hash(start), row["strength"]]
+    if begins and settings.carry != "none":
+        facts["color"] = settings.color_mode  # of the anchor that goes on with the frame
+    facts |= _shown_facts(shot, index, masked=carried or start is not None)
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,6 +149,20 @@ def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, A
     return facts
 
 
+def _shown_facts(shot: Shot, index: int, masked: bool) -> dict[str, Any]:
+    """What a frame is shown besides the frame before, and where it is painted. masked: whether there is something that
+    a mask could keep."""
+    guides, facts = shot.guides, dict[str, Any]()
+    if guides.structure:
+        file = frame_file(guides.structure, shot.number(index))
+        facts["structure"] = [guides.structure_as, _file_hash(str(file))]
+        if guides.structure_as != "picture" and file.suffix.lower() not in (".exr", ".npy"):
+            facts["grey"] = shot.depth.model_dump(include=set(_FILE_DEPTH))
+    if guides.mask and masked:
+        facts["mask"] = _file_hash(str(frame_file(guides.mask, shot.number(index))))
+    return facts
+
+
 def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, Any]:
     """What moves the picture besides the curves. Guides count by what is in them, not by their names."""
     motion, both = shot.motion, (index - 1, index)
@@ -170,6 +188,8 @@ def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, An
     if motion.source == "camera":
         cameras = [(motion.cameras or [])[k].model_dump() for k in both]
         facts = {"cameras": cameras, "depth": guides("depth"), "vector": guides("vector")}
+        if shot.guides.vector is not None and shot.guides.vector_seen != "camera":
+            facts["vector_seen"] = shot.guides.vector_seen
         if shot.guides.depth is None and motion.plane is not None:
             facts["plane"] = motion.plane.model_dump()
         elif frame_file(shot.guides.depth or "", 0).suffix.lower() != ".exr":
@@ -236,6 +256,8 @@ def render_shot(
         while entry is None and sound > 0:
             sound -= 1
             entry = store.get(keys[sound])
+            if shot.begins(sound):
+                break
         for k in range(sound if entry is None else sound + 1, at + 1):
             entry = make(k, entry)
         assert entry is not None  # the loop above has made it if it was not there
@@ -252,7 +274,7 @@ def render_shot(
             last = None  # its large picture is read only when a frame is made from it
             yield Frame(index, shot.number(index), keys[index], png, True)
             continue
-        if last is None and index > 0 and shot.feedback.carry != "none":
+        if last is None and not shot.begins(index) and shot.feedback.carry != "none":
             last = entry_of(index - 1)
         last = make(index, last)
         yield Frame(index, shot.number(index), keys[index], last.png, False)
@@ -260,8 +282,7 @@ def render_shot(
 
 @functools.lru_cache(maxsize=64)
 def _hash_at(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)
 
 
 def _file_hash(path: str) -> str:

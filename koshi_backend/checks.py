@@ -14,7 +14,19 @@ from .errors import KoshiError, problem
 from .guides import frame_file
 from .models.registry import Traits, find_traits
 from .schedules import ScheduleError, evaluate
-from .settings import ABSOLUTE, MAX_SIDE, SCHEDULES, Camera, Depth, Feedback, Guides, Motion, Plane, per_frame
+from .settings import (
+    ABSOLUTE,
+    GUIDE_FILES,
+    MAX_SIDE,
+    SCHEDULES,
+    Camera,
+    Depth,
+    Feedback,
+    Guides,
+    Motion,
+    Plane,
+    per_frame,
+)
 
 VERSION = 1  # of the document; Shot.koshi accepts only this one
 MAX_FRAMES = 100_000
@@ -24,8 +36,8 @@ def resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     """Turn frame_start .. frame_end into frames; refuse a range that runs backwards or disagrees."""
     if "frame_end" not in draft:
         return
-    end, start = draft.pop("frame_end"), draft.get("frame_start", 0)
-    if not isinstance(end, int) or not isinstance(start, int):
+    end, start, step = draft.pop("frame_end"), draft.get("frame_start", 0), draft.get("frame_step", 1)
+    if not isinstance(end, int) or not isinstance(start, int) or not isinstance(step, int) or step < 1:
         faults.append(problem("frame_end", "frame numbers are whole numbers.", value=end))
         return
     if end < start:
@@ -37,11 +49,11 @@ def resolve_length(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
                 value=end,
             )
         )
-    elif draft.setdefault("frames", end - start + 1) != end - start + 1:
+    elif draft.setdefault("frames", (end - start) // step + 1) != (end - start) // step + 1:
         faults.append(
             problem(
                 "frame_end",
-                f"frames {start} to {end} are {end - start + 1}, but frames says {draft['frames']}.",
+                f"frames {start} to {end} are {(end - start) // step + 1}, but frames says {draft['frames']}.",
                 "Give one of the two.",
                 value=end,
             )
@@ -71,6 +83,10 @@ def resolve_model(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         draft["schedules"] = {**unusual, **table}
     if traits.references or not isinstance(feedback, dict):
         return
+    guides = draft.get("guides", {})
+    if isinstance(guides, dict) and guides.get("structure"):
+        hint = "Leave guides.structure out, or choose a FLUX.2 model or FLUX.1 Kontext."
+        faults.append(problem("guides.structure", f"{name} cannot be shown pictures.", hint))
     if feedback.get("condition", "start") != "start":
         text = f"{name} cannot be shown reference pictures."
         hint = "Leave condition out or make it 'start', or choose a FLUX.2 model or FLUX.1 Kontext."
@@ -154,8 +170,9 @@ def _absolute(draft: dict[str, Any]) -> list[Any]:
 
 def _scene_frame(draft: dict[str, Any], index: int) -> str:
     """A sentence with the frame's number, where frames are not numbered from 0 anyway."""
-    start = draft.get("frame_start", 0)
-    return f" Numbered from frame_start it is frame {start + index}." if isinstance(start, int) and start else ""
+    start, step = draft.get("frame_start", 0), draft.get("frame_step", 1)
+    told = isinstance(start, int) and isinstance(step, int) and (start or step != 1)
+    return f" In the file names it is frame {start + index * step}." if told else ""
 
 
 def renderable(frames: object) -> TypeGuard[int]:
@@ -185,11 +202,14 @@ def check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
 
 def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     """Whether the files that a shot names are there; makes their names absolute."""
-    _check_file(draft, "init_image", "init_image", faults)
+    motion = draft.get("motion")
+    cuts = motion.get("cuts") if isinstance(motion, dict) else None
+    begins = {0, *(k for k in cuts if renderable(k))} if isinstance(cuts, list) else {0}
+    _check_file(draft, "init_image", "init_image", faults, draft, begins)
     guides = draft.get("guides")
     if isinstance(guides, dict):
         draft["guides"] = guides = dict(guides)
-        for name in ("depth", "vector", "video"):
+        for name in GUIDE_FILES:
             _check_file(guides, name, f"guides.{name}", faults, draft)
 
 
@@ -198,22 +218,23 @@ def _check_file(
     name: str,
     field: str,
     faults: list[dict[str, Any]],
-    numbered: dict[str, Any] | None = None,
+    shot: dict[str, Any],
+    frames_of: set[int] | None = None,
 ) -> None:
-    """One file, or, with #### in its name, that of every frame of the shot `numbered`."""
+    """One file, or, with #### in its name, those of a shot's frames: of `frames_of`, or of all."""
     given = table.get(name)
     if not isinstance(given, str):
         return
     numbers = [0]
-    if numbered is not None and "#" in Path(given).name:
-        first, frames = numbered.get("frame_start", 0), numbered.get("frames")
-        if not isinstance(first, int) or not renderable(frames):
+    if "#" in Path(given).name:
+        first, step, frames = shot.get("frame_start", 0), shot.get("frame_step", 1), shot.get("frames")
+        if not isinstance(first, int) or not renderable(step) or not renderable(frames):
             return
-        numbers = list(range(first, first + frames))
+        numbers = [first + k * step for k in range(frames) if frames_of is None or k in frames_of]
     missing: list[tuple[int, str]] = []
     for number in numbers:
         try:
-            path = frame_file(given, number) if numbered is not None else Path(given).expanduser()
+            path = frame_file(given, number)
             if path.is_file():
                 continue
             missing.append((number, path.name))

@@ -128,16 +128,27 @@ def shown(valid: Tensor) -> Tensor:
     return F.max_pool2d(F.pad(cores, (1, 1, 1, 1)), 3, stride=1)[0, 0, 1:-1, 1:-1] < 0.5
 
 
-def strength_map(strength: float, valid: Tensor, channels: int = 128) -> float | Tensor:
-    """The scheduled strength, raised to 1 where the moved picture has nothing to show.
+def strength_map(
+    strength: float, valid: Tensor | None, channels: int = 128, mask: Tensor | None = None
+) -> float | Tensor:
+    """The scheduled strength, raised to 1 where the moved picture has nothing to show (valid: bool [H, W]; None: it
+    shows something everywhere), and 0 in cells that the mask (0..1, [H, W]) keeps wholly.
 
     By latent cells of 8 x 8 pixels. A map costs extra steps, yet without it a slow move out repeats the border again
     and again until it is a field of streaks. Returns the number itself when there are no holes.
     """
-    holes = _holes(valid, 8)
-    if strength >= 1.0 or not bool(holes.any()):
+    given = mask if valid is None else valid
+    if given is None or (strength >= 1.0 and mask is None):
         return strength
-    cells = torch.where(holes, 1.0, strength).expand(1, channels // 4, -1, -1)
+    cells = torch.full_like(given[None, None, ::8, ::8], strength, dtype=torch.float32)
+    if mask is not None:
+        cells = cells.masked_fill(F.max_pool2d(mask[None, None], 8) == 0.0, 0.0)
+    if valid is not None:
+        cells = cells.masked_fill(_holes(valid, 8), 1.0)
+    one = float(cells.flatten()[0])
+    if bool((cells == one).all()):
+        return one if one in (0.0, 1.0) else strength
+    cells = cells.expand(1, channels // 4, -1, -1)
     return cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
 
 

@@ -21,6 +21,7 @@ from .noise import NoiseRecipe, frame_noise
 from .pictures import read_picture
 from .shot import Shot
 from .store import Entry
+from .structure import paint_mask, structure_picture
 
 FULL = 65535.0
 _ANCHOR = "anchor."
@@ -47,7 +48,10 @@ class Maker:
         """
         shot, settings = self.shot, self.shot.feedback
         row = {name: values[index] for name, values in shot.values.items()}
-        carried = previous if settings.carry != "none" else None
+        carried = None if settings.carry == "none" or shot.begins(index) else previous
+        mask = paint_mask(shot, index)
+        mask = None if mask is None else mask.to(self.model.device)
+        structure = self._structure(index)
         field: MotionField | None = None
         state: dict[str, np.ndarray] = {}
         if carried is not None:
@@ -63,7 +67,7 @@ class Maker:
                 steps=shot.steps,
                 picture=picture,
                 strength=strength,
-                references=references,
+                references=[*references, *structure],
                 guidance=row["guidance"],
                 negative=shot.negative_at(index),
                 rounding=shot.time_rounding,
@@ -72,11 +76,15 @@ class Maker:
             )
 
         if carried is None or field is None:
-            if shot.init_image and index == 0:
-                start = read_picture(shot.init_image, shot.width, shot.height).to(self.model.device)
-                if row["strength"] == 0.0:
+            if file := shot.start_of(index):
+                start = read_picture(file, shot.width, shot.height).to(self.model.device)
+                strength = strength_map(row["strength"], None, self.model.channels, mask)
+                if not isinstance(strength, Tensor) and strength == 0.0:
                     return self._entry(start, None, state)
-                return self._painted(denoise(self.model.encode_picture(start), row["strength"], []), None, state)
+                painted = denoise(self.model.encode_picture(start), strength, [])
+                if mask is not None:
+                    return self._entry(torch.lerp(start, self.model.decode(painted), mask), None, state)
+                return self._painted(painted, None, state)
             return self._painted(denoise(None, 1.0, []), None, state)
 
         anchor = carried.anchor
@@ -84,7 +92,7 @@ class Maker:
         if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
             anchor = self._palette(index, cancelled)
         seen = shown(field.valid)
-        strength = strength_map(row["strength"], seen, self.model.channels)
+        strength = strength_map(row["strength"], seen, self.model.channels, mask)
         idle = not isinstance(strength, Tensor) and strength == 0.0
         moved: Tensor | None = None
         if settings.carry == "latent":
@@ -102,13 +110,22 @@ class Maker:
             moved = correct(resample(before, field, settings.border), field.valid, row, settings, anchor, index)
             latent = self.model.encode_picture(moved)
         references = [] if settings.condition == "start" else [Reference(latent, shown_tokens(seen))]
-        if row["strength"] == 0.0 and moved is not None:
-            # Nothing is made anew but what the move has uncovered.
-            painted = self.model.decode(denoise(latent, strength, references))
-            return self._entry(torch.where(seen, moved, painted), anchor, state)
         if settings.condition == "reference" and row["strength"] > 0.0:
-            return self._painted(denoise(None, 1.0, references), anchor, state)
-        return self._painted(denoise(latent, strength, references), anchor, state)
+            painted = denoise(None, 1.0, references)
+        else:
+            painted = denoise(latent, strength, references)
+        if moved is not None and (row["strength"] == 0.0 or mask is not None):
+            # Nothing is made anew but what the move has uncovered, and what the mask lets through.
+            share = (~seen).to(moved)
+            if mask is not None and row["strength"] > 0.0:
+                share = torch.maximum(share, mask)
+            return self._entry(torch.lerp(moved, self.model.decode(painted), share), anchor, state)
+        return self._painted(painted, anchor, state)
+
+    def _structure(self, index: int) -> list[Reference]:
+        """What the model is shown beside the frame before, for where things are."""
+        picture = structure_picture(self.shot, index)
+        return [] if picture is None else [Reference(self.model.encode_picture(picture.to(self.model.device)))]
 
     def _moved_latent(
         self, carried: Entry, field: MotionField, row: dict[str, float], anchor: np.ndarray, index: int

@@ -23,6 +23,11 @@ def check_motion(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         if name not in ABSOLUTE:
             hint = f"These can be: {', '.join(ABSOLUTE)}."
             faults.append(problem("motion.absolute", f"{name!r} cannot be absolute.", hint, value=name))
+    _check_cuts(draft, motion, faults)
+    feedback = draft.get("feedback", {})
+    if guides.get("mask") and isinstance(feedback, dict) and feedback.get("carry") == "latent":
+        hint = "Use feedback.carry 'pixels'."
+        faults.append(problem("guides.mask", "a mask keeps parts of the picture, and a latent has none.", hint))
     source = motion.get("source", "2d")
     if source == "camera":
         _check_cameras(draft, motion, guides, faults)
@@ -33,6 +38,14 @@ def check_motion(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         hint = f"Give guides.depth, {_NUMBERED}, or take another depth.source."
         faults.append(problem("guides.depth", "depth.source is files, but no files are named.", hint))
     _check_range(depth, faults)
+
+
+def _check_cuts(draft: dict[str, Any], motion: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    cuts, frames = motion.get("cuts"), draft.get("frames")
+    late = [k for k in cuts if renderable(k) and renderable(frames) and k >= frames] if isinstance(cuts, list) else []
+    if late:
+        text = f"there is a cut at frame {late[0]}, and the shot has {frames} frames."
+        faults.append(problem("motion.cuts", text, "Frames count from 0 here.", late[0], late[0]))
 
 
 def _check_range(depth: dict[str, Any], faults: list[dict[str, Any]]) -> None:

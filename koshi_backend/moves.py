@@ -134,7 +134,10 @@ class Moves:
         if shot.guides.vector is not None:
             own, own_before = self._guide("vector", index), self._guide("vector", index - 1)
         depth, depth_before = self._guide("depth", index), self._guide("depth", index - 1)
-        return reproject(before, now, depth, depth_before, vector=own, previous_vector=own_before)
+        return reproject(
+            before, now, depth, depth_before,
+            vector=own, previous_vector=own_before, vectors_seen=shot.guides.vector_seen,
+        )  # fmt: skip
 
     def _guide(self, name: str, index: int) -> Tensor:
         """A guide of one frame, on the device: depth [H, W], vector [H, W, 4], video [1, 3, H, W]."""

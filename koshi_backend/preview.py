@@ -28,19 +28,23 @@ def motion_frames(shot: Shot, cancelled: Callable[[], bool] | None = None) -> It
     """The shot's frames without painting. Grey is what the motion uncovers.
 
     Every frame is resampled once from the picture that the motion began in. When little of that is left to see, or it
-    has become too large or too small, a checkerboard of another colour comes in.
+    has become too large or too small, or at a cut, a checkerboard of another colour comes in.
     Raises KoshiError for guides that do not serve, and Cancelled.
     """
     moves, border = Moves(shot, torch.device("cpu")), shot.feedback.border
-    first = checkerboard(shot.width, shot.height, 0)
-    if shot.init_image:
-        first = read_picture(shot.init_image, shot.width, shot.height)
-    anchored, shown, boards = Anchored.at(first, border), first, 0
+    anchored: Anchored | None = None
+    boards = -1
     memory: dict[str, np.ndarray] = {}
     for index in range(shot.frames):
         if cancelled is not None and cancelled():
             raise Cancelled
-        if index > 0:
+        if anchored is None or shot.begins(index):
+            boards += 1
+            shown = checkerboard(shot.width, shot.height, boards)
+            if file := shot.start_of(index):
+                shown = read_picture(file, shot.width, shot.height)
+            anchored, memory = Anchored.at(shown, border), {}
+        else:
             field, memory = moves.into(index, shown, memory)
             anchored = anchored.moved(field)
             shown = torch.where(anchored.field.valid, anchored.shown(), _HIDDEN)

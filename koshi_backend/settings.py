@@ -137,6 +137,8 @@ class Motion(BaseModel):
         with the vectors there for what moves by itself; or over `plane`. "flow", "affine", "perspective": what moves
         in the guide video, pixel by pixel or as a whole.
     absolute: names of curves that hold where things are instead of how far they move in a frame.
+    cuts: frames, counted from 0, that begin anew as frame 0 does: nothing is carried into them. What `init_image` says
+        of frame 0 holds for them too, if its name has #### in it.
     cameras: one per frame, for source "camera". plane: what they look at, where no depth is given.
     flow_method, flow_factor: how flow is found (motion/flow.py), and by how much it counts.
     """
@@ -144,6 +146,7 @@ class Motion(BaseModel):
     model_config = STRICT
     source: Literal["2d", "3d", "camera", "flow", "affine", "perspective"] = "2d"
     absolute: list[str] = []
+    cuts: list[Annotated[int, Field(ge=0)]] = []
     cameras: list[Camera] | None = None
     plane: Plane | None = None
     flow_method: Literal["dis_ultrafast", "dis_fast", "dis_medium", "dis_fine", "farneback", "raft"] = "dis_medium"
@@ -170,17 +173,27 @@ class Depth(BaseModel):
 
 
 class Guides(BaseModel):
-    """Files that guide the motion: one for each frame, with #### in the name for the frame's number, or a video.
+    """Files that guide a frame: one for each, with #### in the name for the frame's number, or one for all.
 
     depth: the scene's depth, from Blender as OpenEXR with the pass Depth, as .npy, or as grey pictures. vector: OpenEXR
-        with the pass Vector.
-    video: numbered pictures or a video file.
+        with the pass Vector. vector_seen: by which camera its neighbours are seen (motion/vectors.py); Blender says.
+    video: numbered pictures or a video file, whose motion counts.
+    structure: what the model is shown beside the frame before, for where things are; drawn as `structure_as` says: the
+        picture as it is; a depth (as `depth` is read) as a grey picture, near is light; or the outlines of either.
+    mask: where frames are painted (white; OpenEXR: the pass IndexOB, not 0). Elsewhere the moved picture stays.
     """
 
     model_config = STRICT
     depth: Annotated[str, Field(min_length=1)] | None = None
     vector: Annotated[str, Field(min_length=1)] | None = None
+    vector_seen: Literal["camera", "lens", "still"] = "camera"
     video: Annotated[str, Field(min_length=1)] | None = None
+    structure: Annotated[str, Field(min_length=1)] | None = None
+    structure_as: Literal["picture", "depth", "edges"] = "picture"
+    mask: Annotated[str, Field(min_length=1)] | None = None
+
+
+GUIDE_FILES = ("depth", "vector", "video", "structure", "mask")  # the others are words
 
 
 def per_frame(name: str, places: list[float]) -> list[float]:

@@ -26,10 +26,11 @@ from .checks import (
     turn_strength,
 )
 from .errors import KoshiError, problem, raise_problems
+from .guides import frame_file
 from .motion_checks import check_motion
 from .schedules import evaluate
 from .seeds import BEHAVIORS, seed_path
-from .settings import SCHEDULES, STRICT, Depth, Feedback, Guides, Motion, Prompt, Side, per_frame
+from .settings import GUIDE_FILES, SCHEDULES, STRICT, Depth, Feedback, Guides, Motion, Prompt, Side, per_frame
 
 
 class Shot(BaseModel):
@@ -42,6 +43,7 @@ class Shot(BaseModel):
     height: Side = 256
     fps: Annotated[float, Field(ge=0.1, le=1000)] = 24.0
     frame_start: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    frame_step: Annotated[int, Field(ge=1, le=100_000)] = 1
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     steps: Annotated[int, Field(ge=1, le=1000)]
@@ -90,7 +92,23 @@ class Shot(BaseModel):
 
     def number(self, index: int) -> int:
         """The number of a frame in file names and in Blender."""
-        return self.frame_start + index
+        return self.frame_start + index * self.frame_step
+
+    def begins(self, index: int) -> bool:
+        """Whether a frame is made without one before it: frame 0, and the frames of `motion.cuts`."""
+        return index == 0 or index in self._cuts
+
+    def start_of(self, index: int) -> str | None:
+        """The picture that a frame is painted over, if it is one that begins: `init_image`'s, after a cut only where
+        its name has #### in it."""
+        given = self.init_image
+        if given is None or not self.begins(index) or (index > 0 and "#" not in Path(given).name):
+            return None
+        return str(frame_file(given, self.number(index)))
+
+    @cached_property
+    def _cuts(self) -> frozenset[int]:
+        return frozenset(self.motion.cuts)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document, defaults written out."""
@@ -162,7 +180,7 @@ def read_shot(path: Path | str) -> Shot:
     if isinstance(data, dict):
         _find_beside(path.parent, data, ("init_image",))
         if isinstance(guides := data.get("guides"), dict):
-            _find_beside(path.parent, guides, tuple(Guides.model_fields))
+            _find_beside(path.parent, guides, GUIDE_FILES)
     return load_shot(data)
 
 

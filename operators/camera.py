@@ -23,6 +23,10 @@ from mathutils import Matrix, Vector
 from ..bridge_server.protocol import BridgeError
 
 FALLBACK_DISTANCE = 5.0
+# The numbers of a camera that its picture's geometry depends on.
+STATE = (
+    "lens", "sensor_width", "sensor_height", "shift_x", "shift_y", "ortho_scale", "clip_start", "clip_end",
+)  # fmt: skip
 # Half of the picture counts: near the centre the fit must be exact, at the edges no plane moves as one.
 _GRID = tuple((x / 8, y / 8) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2))
 
@@ -83,6 +87,12 @@ class View:
         return complex(cx + fx * local.x / depth, cy - fy * local.y / depth)
 
 
+def push_zoom(translation_z: float) -> float:
+    """How much Deforum's push enlarges a flat picture: 1 / (1 - K (1 / (1 - z / 200) - 1)), K = 1 / tan 35 degrees."""
+    away = 1.0 / (1.0 - translation_z / 200.0) - 1.0
+    return 1.0 / (1.0 - away / math.tan(math.radians(35.0)))
+
+
 def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
     """The scene's camera as evaluated now, in the numbers that a shot's `motion.cameras` holds.
 
@@ -91,11 +101,10 @@ def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[s
     view_of(scene, depsgraph)  # refuses what has no exact projection
     evaluated = scene.camera.evaluated_get(depsgraph)
     data, render = evaluated.data, scene.render
-    names = ("lens", "sensor_width", "sensor_height", "sensor_fit", "shift_x", "shift_y", "ortho_scale")
     return {
         "matrix_world": [list(row) for row in evaluated.matrix_world.normalized()],
         "kind": data.type,
-        **{name: getattr(data, name) for name in (*names, "clip_start", "clip_end")},
+        **{name: getattr(data, name) for name in (*STATE, "sensor_fit")},
         "pixel_aspect_x": render.pixel_aspect_x,
         "pixel_aspect_y": render.pixel_aspect_y,
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: `blender -b FILE.blend --command koshi render | sample`.
+"""The command line: `blender -b FILE.blend --command koshi render | sample | export | import | doctor`.
 
 Progress and messages go to stderr. With --json the last line on stdout is one JSON object. The exit code is 0
 only if everything was done: 1 for an error, 2 for wrong arguments, 130 after Ctrl-C.
@@ -8,16 +8,17 @@ only if everything was done: 1 for an error, 2 for wrong arguments, 130 after Ct
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import guides, job, sample, state
+from . import batch, cli_doctor, exchange, state
+from .cli_output import print_json, say
+
+RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 _handle: Any = None
 
@@ -45,19 +46,16 @@ def main(argv: list[str]) -> int:
     try:
         result = arguments.run(arguments)
     except BridgeError as error:
-        return _refuse(error.as_dict(), arguments)
+        return _refuse(error, arguments)
+    except KeyboardInterrupt:  # Blender as a Python module, between two renders
+        _refuse(BridgeError("cancelled", "Stopped.", "Finished frames are kept."), arguments)
+        return batch.INTERRUPTED
     except Exception as error:  # the program's edge: a traceback belongs into the log
         state.log().exception("command %s", argv)
-        return _refuse(
-            BridgeError(
-                "internal",
-                f"Koshi met an error it does not know: {error}.",
-                f"The details are in {state.log_file()}.",
-            ).as_dict(),
-            arguments,
-        )
+        sentence = f"Koshi met an error it does not know: {error}."
+        return _refuse(BridgeError("internal", sentence, f"The details are in {state.log_file()}."), arguments)
     if arguments.json:
-        _print_json(result)
+        print_json(result)
     return 0 if result["ok"] else int(result.get("exit_code", 1))
 
 
@@ -65,152 +63,54 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="blender -b FILE.blend --command koshi",
         description="Koshi without Blender's window.",
+        epilog="Every command has a --help of its own.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    render = commands.add_parser("render", help="render the shot into the sequencer and beside the .blend")
-    render.set_defaults(run=_render)
-    render.add_argument("--save", action="store_true", help="save the .blend with the new strip afterwards")
-    sampled = commands.add_parser("sample", help="write the shot as JSON and render nothing")
-    sampled.set_defaults(run=_sample)
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line on stdout")
+        return command
+
+    render = add("render", batch.render, "render shots into the sequencer and beside the .blend")
+    render.add_argument(
+        "files", metavar="FILE.blend", nargs="*", help="files to render one after the other (default: the open one)"
+    )
+    render.add_argument("--all-scenes", action="store_true", help="render every scene that has a prompt")
+    render.add_argument("--save", action="store_true", help="save each .blend with its new strips afterwards")
+    sampled = add("sample", exchange.write, "write the shot as JSON and render nothing")
     sampled.add_argument("-o", "--output", metavar="FILE", type=Path, help="file to write (default: stdout)")
-    for command in (render, sampled):
+    exported = add("export", exchange.write, "write the shot to a .koshi.json file, what it needs beside it")
+    exported.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="file to write")
+    for command, kind in ((render, "append"), (sampled, "store"), (exported, "store")):
+        again = "; may be repeated" if kind == "append" else ""
         command.add_argument(
-            "--scene", metavar="NAME", help="scene to render (default: the file's active scene)"
+            "--scene", metavar="NAME", action=kind, help=f"a scene (default: the file's active one){again}"
         )
-        command.add_argument(
-            "--frame-start", metavar="N", type=int, help="first frame (default: the scene's)"
-        )
-        command.add_argument("--frame-end", metavar="N", type=int, help="last frame (default: the scene's)")
-        command.add_argument(
-            "--json", action="store_true", help="print one JSON object as the last line on stdout"
-        )
+        command.add_argument("--range", metavar="A-B", type=_range, help="frames (default: the scene's)")
+        command.add_argument("--frame-start", metavar="N", type=int, help="the first of them alone")
+        command.add_argument("--frame-end", metavar="N", type=int, help="the last of them alone")
+    imported = add("import", exchange.read_into_scene, "make a shot's JSON the scene's: keyframes, prompts, sizes")
+    imported.add_argument("file", metavar="SHOT.koshi.json", type=Path)
+    imported.add_argument("--scene", metavar="NAME", help="scene to fill (default: the file's active one)")
+    imported.add_argument(
+        "--partial", action="store_true", help="take over what a scene can hold although the shot has more"
+    )
+    imported.add_argument("--save", metavar="FILE.blend", nargs="?", const="", help="save the .blend, or as this one")
+    add("doctor", cli_doctor.run, "check Blender's side and the backend")
     return parser
 
 
-def _render(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.save and not bpy.data.filepath:
-        raise BridgeError(
-            "not_saved", "There is no .blend file to save.", "Name one: blender -b FILE.blend --command ..."
-        )
-    scene = _scene(arguments.scene)
-    running = job.start_render(scene, arguments.frame_start, arguments.frame_end)
-    for note in state.status.notes:
-        _say(note)
-    interrupted = _follow(running)
-    status = state.status
-    if status.phase == "failed":
-        raise BridgeError.from_dict(status.error)
-    result = {
-        "ok": status.phase == "done" and status.done == status.frames,
-        "scene": scene.name,
-        "job": status.job_id,
-        "digest": status.digest,
-        "attached": status.attached,
-        "frames": status.frames,
-        "done": status.done,
-        "made": status.made,
-        "stored": status.stored,
-        "seconds": round(status.seconds, 3),
-        "out": status.folder,
-        "strip": status.strip,
-        "notes": status.notes,
-    }
-    if interrupted:
-        result["exit_code"] = 130
-    _say(status.message)
-    if status.folder:
-        _say(f"Frames: {status.folder}")
-    if arguments.save and status.done:
-        try:
-            bpy.ops.wm.save_mainfile()
-        except RuntimeError as error:
-            raise BridgeError(
-                "cannot_save", f"The .blend cannot be saved: {error}", "The frames are kept."
-            ) from error
-    return result
+def _range(text: str) -> tuple[int, int]:
+    found = RANGE.fullmatch(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of frames such as 1-48")
+    return int(found[1]), int(found[2] or found[1])
 
 
-def _follow(running: job.Job) -> bool:
-    """Pump the job to its end, telling how it goes; Ctrl-C cancels it (True)."""
-    interrupted = False
-    told = ""
-
-    def interrupt(number: int, frame: Any) -> None:
-        nonlocal interrupted
-        interrupted = True
-        running.cancel()
-
-    def tell() -> None:
-        nonlocal told
-        status = state.status
-        line = f"{status.done} of {status.frames} frames" if status.done else status.message
-        if line != told and not running.over:
-            told = line
-            _say(line)
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        running.run(tell)
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
-    return interrupted
-
-
-def _sample(arguments: argparse.Namespace) -> dict[str, Any]:
-    scene = _scene(arguments.scene)
-    shot, notes, needs_guides = sample.shot_from_scene(scene, arguments.frame_start, arguments.frame_end)
-    for note in notes:
-        _say(note)
-    if arguments.output is None:
-        if needs_guides:
-            raise BridgeError(
-                "guides",
-                "This shot needs renders of the scene, which take files of their own.",
-                "Name a file with --output; they are written beside it.",
-            )
-        if not arguments.json:
-            _print_json(shot)
-        return {"ok": True, "notes": notes, "shot": shot}
-    if needs_guides:
-        folder = arguments.output.parent / (arguments.output.name.split(".")[0] + "_guides")
-        for line in guides.render_guides(scene, shot, folder.resolve()):
-            _say(line)
-        relative = Path(folder.name)  # read relative to the shot's own file
-        shot |= guides.guides_of(relative, "guides" in shot, "init_image" in shot)
-    try:
-        arguments.output.write_text(json.dumps(shot, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BridgeError(
-            "cannot_write",
-            f"{arguments.output} cannot be written: {error.strerror}.",
-            "Choose another place.",
-        ) from error
-    _say(f"Wrote {arguments.output}")
-    return {"ok": True, "notes": notes, "out": str(arguments.output.resolve())}
-
-
-def _scene(name: str | None) -> bpy.types.Scene:
-    if name is None:
-        return bpy.context.scene
-    scene = bpy.data.scenes.get(name)
-    if scene is None:
-        names = ", ".join(f'"{scene.name}"' for scene in bpy.data.scenes)
-        raise BridgeError("no_scene", f'There is no scene "{name}" in this file.', f"It has {names}.")
-    return scene
-
-
-def _refuse(error: dict[str, Any], arguments: argparse.Namespace) -> int:
-    _say(f"Error: {BridgeError.from_dict(error)}")
+def _refuse(error: BridgeError, arguments: argparse.Namespace) -> int:
+    say(f"Error: {error}")
     if arguments.json:
-        _print_json({"ok": False, "error": error})
+        print_json({"ok": False, "error": error.as_dict()})
     return 1
-
-
-def _print_json(data: dict[str, Any]) -> None:
-    # Blender prints to stdout too, so the object must be one line of its own.
-    print(json.dumps(data), flush=True)
-
-
-def _say(text: str) -> None:
-    if text:
-        print(f"koshi: {text}", file=sys.stderr, flush=True)

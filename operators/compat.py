@@ -8,6 +8,23 @@ from typing import Any
 import bpy
 
 
+def fcurves(owner: bpy.types.ID) -> Any | None:
+    """The F-curves that animate `owner` through its action (from 4.4 on: through its slot). An empty list if there are
+    none, None for an action of several layers, which may mix."""
+    animation = owner.animation_data
+    if animation is None or animation.action is None:
+        return []
+    action = animation.action
+    if not hasattr(action, "layers"):
+        return action.fcurves
+    if animation.action_slot is None or not len(action.layers):
+        return []
+    if len(action.layers) > 1 or len(action.layers[0].strips) != 1:
+        return None
+    bag = action.layers[0].strips[0].channelbag(animation.action_slot)
+    return [] if bag is None else bag.fcurves
+
+
 def strips(editor: bpy.types.SequenceEditor) -> Any:
     """The top-level strips, as a collection that makes new ones (`sequences` before 4.4)."""
     return editor.strips if hasattr(editor, "strips") else editor.sequences
@@ -43,6 +60,17 @@ def show_in_sequencers(scene: bpy.types.Scene) -> None:
             workspace.sequencer_scene = scene
 
 
+def vectors_seen(parallel: bool) -> str:
+    """By which camera a frame's Vector pass sees its neighbours: what a shot's `guides.vector_seen` says of it.
+
+    parallel: an orthographic camera. Of one that moves 4.5 to 5.1 make nonsense, unless it stands still while they
+    render. 4.2 takes no notice of a lens that changes.
+    """
+    if bpy.app.version < (4, 3):
+        return "lens"
+    return "still" if parallel and bpy.app.version < (5, 2) else "camera"
+
+
 def set_multilayer_exr(settings: Any) -> None:
     """Image settings for an OpenEXR file with all passes in full precision."""
     if hasattr(settings, "media_type"):  # 5.0 and later
@@ -50,6 +78,9 @@ def set_multilayer_exr(settings: Any) -> None:
     settings.file_format = 'OPEN_EXR_MULTILAYER'
     settings.color_depth = '32'
     settings.exr_codec = 'ZIP'
+    if hasattr(settings, "use_exr_interleave"):
+        # 5.0 and 5.1 cannot save one part a pass where pixels are not square ("conflicting attributes").
+        settings.use_exr_interleave = True
 
 
 def set_png(settings: Any) -> None:

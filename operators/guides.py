@@ -1,28 +1,45 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Guides: what Blender renders of the scene for a shot, before the backend paints it.
 
-Depth and motion, frame by frame, for camera-exact motion: a throw-away copy of the scene is rendered by Cycles with
-one sample through the centre of each pixel. That is exact (the depth equals a ray cast to 3e-6), takes about 0.3 s for
-512 x 512 on two processor cores, and leaves the artist's scene untouched. And the first frame's picture, to paint over.
+    geometry_0001.exr   depth, motion and mask of a frame, exactly (depth_0001.npy where Cycles is not there)
+    clay_0001.png, scene_0001.png, start_0001.png       pictures to look at, and to start from
+
+They are kept: a frame of which nothing has changed (guide_keys) is not rendered again. Blender's own program renders
+them in a process of its own, so that the window stays alive; where there is only the module, they are rendered here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import bpy
 
+from .. import __package__ as base_package
 from ..bridge_server.protocol import BridgeError, cache_folder
-from . import compat
+from . import compat, state
+from .guide_render import CLAY, DEPTH, GEOMETRY, SCENE, START, GuideJob, render_job
 
-NAME = "geometry_"
-START = "start.png"
-START_SAMPLES = 64
+_FILES = {GEOMETRY: f"{GEOMETRY}_####.exr", DEPTH: f"{DEPTH}_####.npy", CLAY: f"{CLAY}_####.png"}
+_FILES |= {SCENE: f"{SCENE}_####.png", START: f"{START}_####.png"}
+_SHOWN = {'DEPTH': "depth", 'EDGES': "edges"}  # structures that are drawn from the depth
+_WORDS = ("structure_as", "vector_seen")  # of a shot's guides, those that name no files
+_LOG = "guides.log"
+
+
+def wanted(settings: Any) -> bool:
+    """Whether a shot with these settings needs anything of the scene but its curves."""
+    return settings.start == 'SCENE' or settings.structure != 'NONE' or settings.mask is not None
 
 
 def guides_folder(scene: bpy.types.Scene) -> Path:
@@ -31,120 +48,229 @@ def guides_folder(scene: bpy.types.Scene) -> Path:
     return cache_folder() / "guides" / f"{bpy.path.clean_name(scene.name) or 'Scene'}_{place}"
 
 
-def guides_of(folder: Path, exact: bool, start: bool) -> dict[str, Any]:
-    """The part of a shot that names the files that `render_guides` makes."""
-    pattern = str(folder / f"{NAME}####.exr")
-    named: dict[str, Any] = {"guides": {"depth": pattern, "vector": pattern}} if exact else {}
-    return named | ({"init_image": str(folder / START)} if start else {})
+def guides_of(scene: bpy.types.Scene, parallel: bool) -> dict[str, Any]:
+    """The part of a shot that names the files that `render_guides` makes. parallel: for an orthographic camera.
 
-
-def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Render what `shot` needs into `folder`, which is emptied first; yields a line for a person after each step.
-
-    Raises BridgeError "guides" when Blender cannot. Close the iterator to stop early.
+    Raises BridgeError "guides" for what cannot be rendered here.
     """
-    if not hasattr(scene, "cycles"):
+    settings, folder = scene.koshi, guides_folder(scene)
+    files = {kind: str(folder / name) for kind, name in _FILES.items()}
+    cycles = hasattr(scene, "cycles")
+    depth = files[GEOMETRY if cycles else DEPTH]
+    named: dict[str, Any] = {}
+    if settings.motion_source == 'EXACT':
+        named["depth"] = depth
+        if cycles:
+            named["vector"] = depth
+            if (seen := compat.vectors_seen(parallel)) != "camera":
+                named["vector_seen"] = seen
+    if settings.structure in _SHOWN:
+        named |= {"structure": depth, "structure_as": _SHOWN[settings.structure]}
+    elif settings.structure != 'NONE':
+        named["structure"] = files[CLAY if settings.structure == 'CLAY' else SCENE]
+    if settings.mask is not None:
+        named["mask"] = files[GEOMETRY]
+    start = {"init_image": files[START]} if settings.start == 'SCENE' else {}
+    if not cycles and (start or any(name != depth for name in _names(named))):
         raise BridgeError(
             "guides",
             "Koshi renders the scene with Cycles for this shot, and Cycles is switched off.",
-            "Enable Cycles Render Engine in Preferences > Add-ons, or set Koshi > Motion > Source to Camera, Flat "
-            "and Start From to Prompt.",
+            "Enable Cycles Render Engine in Preferences > Add-ons, or set Start From to Prompt, Structure to None or "
+            "Depth, and take the mask away.",
         )
+    return ({"guides": named} if named else {}) | start
+
+
+def moved_to(shot: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The shot with its guides in another folder."""
+
+    def moved(name: str) -> str:
+        return str(folder / Path(name).name)
+
+    out = dict(shot)
+    if "guides" in shot:
+        out["guides"] = {k: v if k in _WORDS else moved(v) for k, v in shot["guides"].items()}
+    if "init_image" in shot:
+        out["init_image"] = moved(shot["init_image"])
+    return out
+
+
+def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Render what `shot` needs into `folder`, unless it lies there already; yields a line for a person now and then.
+
+    In Blender's program nothing here takes long but for saving a copy of the file once. Raises BridgeError "guides"
+    when Blender cannot. Close the iterator to stop early.
+    """
+    job = _job(scene, shot, folder)
     try:
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BridgeError(
             "guides", f"The folder {folder} for what Blender renders cannot be made: {error.strerror}."
         ) from error
-    first, count = shot["frame_start"], shot["frames"]
-    if "init_image" in shot:
-        yield "Rendering the first frame's scene"
-        with _copied(scene) as copy:
-            _set_up_start(copy)
-            _render(copy, first, folder / START)
-    if "guides" in shot:
-        yield "Rendering the scene's depth and motion"
-        with _copied(scene) as copy:
-            _set_up(copy)
-            for frame in range(first, first + count):
-                _render(copy, frame, folder / f"{NAME}{frame:04d}.exr")
-                yield f"Depth and motion: {frame - first + 1} of {count} frames"
+    program = bpy.app.binary_path
+    if program and os.access(program, os.X_OK) and Path(program).is_file():
+        yield from _in_a_process(job, program)
+    else:
+        yield from render_job(job)
 
 
-@contextmanager
-def _copied(scene: bpy.types.Scene) -> Iterator[bpy.types.Scene]:
-    copy = scene.copy()
-    pinholes: dict[bpy.types.Object, bpy.types.Object] = {}
+def clear(scene: bpy.types.Scene) -> int:
+    """Forget a scene's guides; returns how many files that were. Raises BridgeError "guides"."""
+    folder = guides_folder(scene)
+    count = sum(1 for _ in folder.glob("*_*.*")) if folder.is_dir() else 0
     try:
-        copy.name = ".koshi_guides"
-        for owner in (copy, *copy.timeline_markers):
-            if (camera := owner.camera) is not None and camera.type == 'CAMERA' and camera.data.dof.use_dof:
-                if camera not in pinholes:
-                    pinholes[camera] = _pinhole(camera)
-                owner.camera = pinholes[camera]
-        yield copy
-    finally:
-        bpy.data.scenes.remove(copy)
-        for made in pinholes.values():
-            data = made.data
-            bpy.data.objects.remove(made)
-            bpy.data.cameras.remove(data)
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BridgeError("guides", f"{error.filename} cannot be deleted: {error.strerror}.") from error
+    return count
 
 
-def _pinhole(camera: bpy.types.Object) -> bpy.types.Object:
-    """The same camera, its animation included, without depth of field: that lets rays begin all over the lens, and
-    near things were .03 px beside their place."""
-    made = camera.copy()
-    made.data = camera.data.copy()
-    made.data.dof.use_dof = False
-    return made
+def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob:
+    named = shot.get("guides", {})
+    names = {Path(name).name for name in (*_names(named), shot.get("init_image", ""))}
+    first, step, count = shot["frame_start"], shot.get("frame_step", 1), shot["frames"]
+    cuts = shot.get("motion", {}).get("cuts", [])
+    return GuideJob(
+        scene=scene.name,
+        folder=str(folder),
+        frames=[first + k * step for k in range(count)],
+        step=step,
+        starts=[first + k * step for k in (0, *cuts)],
+        kinds=[kind for kind, name in _FILES.items() if name in names],
+        mask=scene.koshi.mask.name if scene.koshi.mask is not None else "",
+        width=shot["width"],
+        height=shot["height"],
+        still=named.get("vector_seen") == "still",
+    )
 
 
-def _set_up_start(copy: bpy.types.Scene) -> None:
-    """The scene's own look, quickly. Cycles also where the scene has another engine: that may need a window."""
-    render = copy.render
-    if render.engine != 'CYCLES':
-        render.engine = 'CYCLES'
-        copy.cycles.samples = START_SAMPLES
-        copy.cycles.use_denoising = False
-    copy.cycles.samples = min(copy.cycles.samples, START_SAMPLES)
-    render.use_sequencer = render.use_border = render.use_stamp = render.film_transparent = False
-    compat.set_png(render.image_settings)
+def _names(named: dict[str, str]) -> list[str]:
+    """The files among a shot's guides."""
+    return [value for key, value in named.items() if key not in _WORDS]
 
 
-def _set_up(copy: bpy.types.Scene) -> None:
-    render, cycles = copy.render, copy.cycles
-    render.engine = 'CYCLES'
-    cycles.device = 'CPU'
-    cycles.samples = 1
-    cycles.use_adaptive_sampling = cycles.use_denoising = False
-    cycles.pixel_filter_type, cycles.filter_width = 'BOX', 0.01  # the centre of the pixel, and nothing else
-    cycles.max_bounces = 0
-    render.use_motion_blur = False  # with it Cycles makes no vectors
-    render.use_compositing = render.use_sequencer = render.use_border = render.use_stamp = False
-    for layer in copy.view_layers[1:]:
-        layer.use = False
-    layer = copy.view_layers[0]
-    layer.use = layer.use_pass_z = layer.use_pass_vector = True
-    layer.material_override = None
-    compat.set_multilayer_exr(render.image_settings)
-
-
-def _render(copy: bpy.types.Scene, frame: int, path: Path) -> None:
-    copy.render.filepath = str(path)
-    try:
-        # A scene that no window shows animates nothing, in a render either, unless it is made the context's own and
-        # asked for its dependency graph: else every frame was the same (4.5, 5.2).
-        with bpy.context.temp_override(scene=copy, view_layer=copy.view_layers[0]):
-            bpy.context.evaluated_depsgraph_get()
-            copy.frame_set(frame)
-            bpy.ops.render.render(write_still=True, scene=copy.name)
-    except RuntimeError as error:  # what Blender reported, such as a full disk
-        raise BridgeError("guides", f"Frame {frame} of the scene cannot be rendered. {error}".strip()) from error
-    if not path.is_file():
+def _in_a_process(job: GuideJob, program: str) -> Iterator[str]:
+    """Let another Blender render this file, or a copy saved as it is now."""
+    yield "Preparing to render the scene's guides"
+    with tempfile.TemporaryDirectory(prefix="koshi_guides_", ignore_cleanup_errors=True) as place:
+        copy = Path(place) / "scene.blend"
+        if bpy.data.filepath and not bpy.data.is_dirty and not bpy.app.background:
+            copy = Path(bpy.data.filepath)  # as it is saved it will do
+        else:
+            _save_copy(copy)
+        yield "Preparing to render the scene's guides"
+        # A window needs a thread, and goes first.
+        threads = 0 if bpy.app.background else max(1, (os.cpu_count() or 2) - 1)
+        own = _has_gpu() and {SCENE, START} & set(job.kinds)
+        # Should the scene's own engine fail, the other process is lost, not the window; Cycles runs everywhere.
+        for own_engine in (True, False) if own else (False,):
+            asked = Path(place) / "job.json"
+            told = {**asdict(job), "own_engine": own_engine, "threads": threads}
+            asked.write_text(json.dumps(told), encoding="utf-8")
+            code, error = yield from _follow(program, copy, asked, Path(place) / _LOG)
+            if error is not None:
+                raise BridgeError.from_dict(error)
+            if code == 0:
+                return
+            state.log().warning("guides: Blender ended with %s; %s", code, _tail(Path(place) / _LOG))
         raise BridgeError(
             "guides",
-            f"Frame {frame}: Blender rendered nothing.",
-            "Was the render stopped? If not, set Koshi > Motion > Source to Camera, Flat and Start From to Prompt.",
+            "Blender could not render the scene's guides in the background.",
+            f"The details are in {state.log_file()}.",
         )
+
+
+def _follow(
+    program: str, copy: Path, asked: Path, log: Path
+) -> Generator[str, None, tuple[int, dict[str, Any] | None]]:
+    """Start the other Blender and follow it. Returns its exit code, and the error it told of, if any."""
+    trust = "--disable-autoexec" if bpy.app.autoexec_fail else "--enable-autoexec"
+    script = Path(__file__).with_name("guide_process.py")
+    command = [
+        program, "--background", trust, "--addons", base_package, str(copy),
+        "--python-exit-code", "3", "--python", str(script), "--", str(asked),
+    ]  # fmt: skip
+    options: dict[str, Any] = {}
+    if sys.platform == "win32":
+        gentle = 0 if bpy.app.background else subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        options["creationflags"] = subprocess.CREATE_NO_WINDOW | gentle
+    error: dict[str, Any] | None = None
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT, **options
+        )
+    try:
+        with log.open(encoding="utf-8", errors="replace") as read:
+            over, rest, line = False, "", "Rendering the scene's guides"
+            while not over:
+                over = process.poll() is not None  # before reading, so that the last lines are read as well
+                *whole, rest = (rest + read.read()).split("\n")
+                for told in whole:
+                    if told.startswith("KOSHI "):
+                        message = json.loads(told.removeprefix("KOSHI "))
+                        error, line = message.get("error", error), message.get("line", line)
+                if bpy.app.background and not over:
+                    time.sleep(0.05)
+                yield line
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(5.0)
+    return process.returncode, error
+
+
+def _save_copy(path: Path) -> None:
+    """Save a copy of the file as it is in memory. Without the preview that Blender would draw for the file browser."""
+    preferences = bpy.context.preferences.filepaths
+    preview = preferences.file_preview_type
+    try:
+        preferences.file_preview_type = 'NONE'
+        bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True, compress=False, check_existing=False)
+    except RuntimeError as error:
+        raise BridgeError("guides", f"A copy of the scene cannot be saved. {error}".strip()) from error
+    finally:
+        preferences.file_preview_type = preview
+
+
+def _has_gpu() -> bool:
+    """Whether Blender's window is drawn by a GPU, and not by the processor, on which EEVEE takes minutes a frame."""
+    if bpy.app.background:
+        return False
+    import gpu
+
+    name = gpu.platform.renderer_get().lower()
+    return not any(word in name for word in ("llvmpipe", "softpipe", "swrast", "swiftshader", "basic render"))
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+class KOSHI_OT_guides_clear(bpy.types.Operator):
+    """Forget the renders of this scene (depth, motion, clay, ...), so that all are made again.
+    For changes that Koshi cannot see"""
+
+    bl_idname = "koshi.guides_clear"
+    bl_label = "Clear Guides"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if state.status.busy:
+            cls.poll_message_set("A Koshi render is running; wait for it or cancel it")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            count = clear(compat.edited_scene(context))
+        except BridgeError as error:
+            self.report({'ERROR'}, str(error))
+            return {'CANCELLED'}
+        self.report({'INFO'}, f"Koshi: {count} files forgotten" if count else "Koshi: there were no guides")
+        return {'FINISHED'}
+
+
+register, unregister = bpy.utils.register_classes_factory((KOSHI_OT_guides_clear,))

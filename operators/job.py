@@ -36,6 +36,7 @@ class Job:
         self.jobs: list[dict[str, Any]] = []  # the server's job records, once `reader.connect` has them
         self._signals = reader.Signals()
         self._cancelled_at: float | None = None
+        self._first = 0  # the number of the shot's first frame
         self._work, self._arguments = work, arguments
 
     def start(self) -> None:
@@ -123,7 +124,7 @@ class Job:
             case "accepted":
                 record, status.attached, status.folder = data
                 status.job_id, status.digest = record["id"], record["digest"]
-                status.frames = record["frames"]
+                status.frames, self._first = record["frames"], record["frame_start"]
                 if status.phase == "starting":
                     status.phase = "rendering"
                 status.message = "Waiting for the first frame"
@@ -160,8 +161,9 @@ class Job:
             if note not in status.notes:
                 status.notes.append(note)
             return
+        step = (number - self._first) // index if index else 1
         status.strip = sequencer.show_frame(
-            scene, status.digest, Path(path).parent, index, number - index, status.frames, status.notes
+            scene, status.digest, Path(path).parent, index, self._first, status.frames, status.notes, step
         )
 
 

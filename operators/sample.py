@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a scene to a shot: every value as Blender evaluates it, frame by frame.
-
-`frame_set` and reading the property is the only way that is right for F-curves, modifiers, drivers and NLA
-alike; the curves' own `evaluate` knows nothing of the last two.
-"""
+"""From a scene to a shot: every value as Blender evaluates it, frame by frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import bpy
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import SCHEDULES
-from . import camera, guides
+from . import camera, guides, sample_checks, values
 from .camera import Similarity, View
+from .sample_checks import model_name, problem, raise_problems
 
-MULTIPLE = 16  # the models see the picture in blocks of this many pixels
-FLAT = ("zoom", "angle", "translation_x", "translation_y")  # what a similarity of the picture is made of
+__all__ = ["Sampled", "evaluated", "model_name", "problem", "raise_problems", "sampling", "shot_from_scene"]
+
 CONDITIONS = {'START': "start", 'REFERENCE': "reference", 'BOTH': "both"}
+SEED = "seed"  # sampled like the schedules; also the shot's own
 
 
 class Sampled(NamedTuple):
@@ -35,75 +34,167 @@ class Sampled(NamedTuple):
 def shot_from_scene(
     scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None
 ) -> Sampled:
-    """Sample the scene's range, or the given frames, into a shot.
+    """Sample the scene's range, or the given frames, into a shot: all at once. `sampling` does it in portions."""
+    steps = sampling(scene, frame_start, frame_end, budget=float("inf"))
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
 
-    Moves the playhead and puts it back. Raises BridgeError "bad_shot" with all that Blender knows to be wrong
-    (range, size, prompts, model path, drivers that do not run); the backend judges the values.
+
+def sampling(
+    scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None, budget: float = 0.01
+) -> Generator[str, None, Sampled]:
+    """Sample the scene's range, or the given frames, into a shot; yields a line for a person every `budget`
+    seconds.
+
+    Of the scene's frame step every such frame counts, and what the curves do in between is added up. Moves the playhead
+    and puts it back before each yield. Raises BridgeError "bad_shot" with all that Blender knows to be wrong (range,
+    size, prompts, model path, drivers that do not run), and "no_scene" if the scene goes away meanwhile.
     """
     first = scene.frame_start if frame_start is None else frame_start
     last = scene.frame_end if frame_end is None else frame_end
-    settings = scene.koshi
+    settings, step = scene.koshi, max(scene.frame_step, 1)
     width, height = camera.picture_size(scene)
     notes: list[str] = []
-    problems = [
-        *_check_range(first, last),
-        *_check_size(scene, width, height),
-        *_check_model(settings),
-        *_check_prompts(settings, last),
-    ]
-    raise_problems(problems)
-    table, seeds, views, cameras = _sample(scene, first, last)
-    raise_problems(_check_drivers(scene))
+    raise_problems(
+        [
+            *sample_checks.check_range(first, last),
+            *sample_checks.check_size(scene, width, height),
+            *sample_checks.check_model(settings),
+            *sample_checks.check_prompts(settings, last),
+        ]
+    )
+    samples = Samples(first, last, step)
+    name = scene.name
+    for line in samples.take(name, budget):
+        yield line
+        scene = _scene(name)
+    settings = scene.koshi
+    raise_problems(sample_checks.check_drivers(scene))
     if bpy.app.autoexec_fail:
         notes.append(
             f"Blender did not run some drivers of this file ({bpy.app.autoexec_fail_message}). "
             "If the motion is wrong, reload it with File > Open > Trusted Source."
         )
-    if views:
-        _add_camera(table, views, first, notes)
-    schedules = {name: _short(values) for name, values in table.items()}
+    table = samples.motion_into_frames(absolute=settings.curves == 'ABSOLUTE')
+    cuts = samples.cuts(notes)
+    if samples.views:
+        _add_camera(table, samples, set(cuts), notes)
+    seeds = table.pop(SEED)
+    schedules = {name: _short(column) for name, column in table.items()}
     if len(set(seeds)) > 1:
-        schedules["seed"] = seeds
-    files = guides.guides_of(guides.guides_folder(scene), exact=bool(cameras), start=settings.start == 'SCENE')
-    if cameras:
-        files["motion"] = {"source": "camera", "cameras": cameras}
-    return Sampled(
-        {
-            "koshi": 1,
-            "model": model_name(settings),
-            "width": width,
-            "height": height,
-            "fps": _rounded(scene.render.fps / scene.render.fps_base),
-            "frame_start": first,
-            "frames": last - first + 1,
-            "seed": seeds[0],
-            "steps": settings.steps,
-            "prompts": _prompts(settings, first, last, notes),
-            "schedules": schedules,
-            "feedback": {"carry": "pixels", "condition": CONDITIONS[settings.mode]},
-            "strength_convention": "denoise",
-            **files,
-        },
-        notes,
-        bool(files),
-    )
+        schedules[SEED] = seeds
+    motion: dict[str, Any] = {"cuts": cuts} if cuts else {}
+    if samples.cameras:
+        motion = {"source": "camera", "cameras": samples.cameras, **motion}
+    files = guides.guides_of(scene, parallel=any(one["kind"] == 'ORTHO' for one in samples.cameras))
+    shot = {
+        "koshi": 1,
+        "model": model_name(settings),
+        "width": width,
+        "height": height,
+        "fps": values.rounded(scene.render.fps / scene.render.fps_base),
+        "frame_start": first,
+        **({"frame_step": step} if step > 1 else {}),
+        "frames": len(samples.frames),
+        "seed": seeds[0],
+        "steps": settings.steps,
+        "prompts": _prompts(settings, samples.frames, last, notes),
+        "schedules": schedules,
+        "feedback": {"carry": "pixels", "condition": CONDITIONS[settings.mode]},
+        "strength_convention": "denoise",
+        **({"motion": motion} if motion else {}),
+        **files,
+    }
+    return Sampled(shot, notes, bool(files))
 
 
-def model_name(settings: Any) -> str:
-    """The model as the backend knows it: its name, or the absolute path of a custom one."""
-    if settings.model != 'CUSTOM':
-        return settings.model
-    return bpy.path.abspath(settings.model_path.strip())
+@dataclass
+class Samples:
+    """What is read from a scene, frame by frame.
 
+    table: every value at every scene frame from first to last. frames: the scene frames that the shot is made of; the
+    others lie between two of them. views or cameras: of those, if the camera moves the picture; seen_by: its name.
+    """
 
-def raise_problems(problems: list[dict[str, Any]]) -> None:
-    """Raise one BridgeError "bad_shot" for all problems, or return if there are none."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise BridgeError("bad_shot", problems[0]["message"], problems[0]["hint"], problems)
-    lines = " ".join(f"{i}. {p['message']} {p['hint']}" for i, p in enumerate(problems, 1))
-    raise BridgeError("bad_shot", f"{len(problems)} things to mend before rendering: {lines}", "", problems)
+    first: int
+    last: int
+    step: int
+    table: dict[str, list[Any]] = field(default_factory=dict)
+    views: list[View] = field(default_factory=list)
+    cameras: list[dict[str, Any]] = field(default_factory=list)
+    seen_by: list[str] = field(default_factory=list)
+
+    @property
+    def frames(self) -> range:
+        """The scene frames that the shot is made of."""
+        return range(self.first, self.last + 1, self.step)
+
+    def take(self, name: str, budget: float) -> Iterator[str]:
+        """Read everything of the scene called `name`; a line for a person every `budget` seconds."""
+        scene, names = _scene(name), (*SCHEDULES, SEED)
+        every = range(self.first, self.last + 1)
+        direct = values.direct(scene, names, every)
+        self.table = {name: [] for name in names} if direct is None else direct
+        watched = scene.koshi.motion_source != 'CURVES' or guides.wanted(scene.koshi)
+        todo = list(self.frames if direct is not None else every) if direct is None or watched else []
+        # With a step, motion counts between its frames too; everything else is of no interest there.
+        done = 0
+        while done < len(todo):
+            scene = _scene(name)
+            until = time.monotonic() + budget
+            with evaluated(scene) as depsgraph:
+                while done < len(todo):
+                    frame = todo[done]
+                    done += 1
+                    scene.frame_set(frame)
+                    if direct is None:
+                        settings = scene.koshi
+                        for value_name, column in self.table.items():
+                            column.append(getattr(settings, value_name))
+                    if watched and (frame - self.first) % self.step == 0:
+                        self._look(scene, depsgraph, frame)
+                    if time.monotonic() > until:
+                        break
+            if done < len(todo):
+                yield f"Reading the curves: {done} of {len(todo)} frames"
+
+    def _look(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph, frame: int) -> None:
+        source = scene.koshi.motion_source
+        try:
+            if source == 'EXACT':
+                self.cameras.append(camera.numbers_of(scene, depsgraph))
+            elif source == 'CAMERA':
+                self.views.append(camera.view_of(scene, depsgraph))
+            elif scene.camera is None:
+                raise BridgeError(
+                    "no_camera",
+                    "The scene has no camera to render what Koshi starts from or is guided by.",
+                    "Add a camera, or set Start From to Prompt, Structure to None and Mask to none.",
+                )
+        except BridgeError as error:
+            raise _at_frame(error, frame) from error
+        self.seen_by.append(scene.camera.name_full)
+
+    def motion_into_frames(self, absolute: bool) -> dict[str, list[Any]]:
+        """The values at the shot's frames, those that move as the move from one to the next."""
+        read = {name: [values.rounded(v) for v in column] for name, column in self.table.items() if name != SEED}
+        places = {name: values.per_frame(name, read[name][:: self.step]) for name in values.MOTION} if absolute else {}
+        moved = {name: read.pop(name) for name in values.MOTION}
+        if self.step > 1 and not absolute:
+            values.accumulated(moved, self.step)
+        table = {name: column[:: self.step] for name, column in read.items()}
+        table |= moved | places
+        return {name: table[name] for name in SCHEDULES} | {SEED: self.table[SEED][:: self.step]}
+
+    def cuts(self, notes: list[str]) -> list[int]:
+        """The shot's frames, from 0, that another camera sees than the frame before: they begin anew."""
+        found = [i for i in range(1, len(self.seen_by)) if self.seen_by[i] != self.seen_by[i - 1]]
+        for i in found:
+            notes.append(f'Frame {self.frames[i]} cuts to the camera "{self.seen_by[i]}" and begins anew.')
+        return found
 
 
 @contextmanager
@@ -121,51 +212,37 @@ def evaluated(scene: bpy.types.Scene) -> Iterator[bpy.types.Depsgraph]:
             scene.frame_set(frame, subframe=subframe)
 
 
-def _sample(
-    scene: bpy.types.Scene, first: int, last: int
-) -> tuple[dict[str, list[float]], list[int], list[View], list[dict[str, Any]]]:
-    """Per frame: the schedules, the seed, and the camera, as a view or as numbers, if it is what moves the picture."""
-    source = scene.koshi.motion_source
-    table: dict[str, list[float]] = {name: [] for name in SCHEDULES}
-    seeds: list[int] = []
-    views: list[View] = []
-    cameras: list[dict[str, Any]] = []
-    with evaluated(scene) as depsgraph:
-        for frame in range(first, last + 1):
-            scene.frame_set(frame)
-            settings = scene.koshi
-            for name, values in table.items():
-                values.append(_rounded(getattr(settings, name)))
-            seeds.append(settings.seed)
-            if source != 'CURVES':
-                try:
-                    if source == 'EXACT':
-                        cameras.append(camera.numbers_of(scene, depsgraph))
-                    else:
-                        views.append(camera.view_of(scene, depsgraph))
-                except BridgeError as error:
-                    raise _at_frame(error, frame) from error
-    return table, seeds, views, cameras
-
-
-def _add_camera(table: dict[str, list[float]], views: list[View], first: int, notes: list[str]) -> None:
-    """Let the camera move the picture, with the sampled curves on top of it."""
-    for i in range(1, len(views)):
-        before, after = views[i - 1], views[i]
-        if before.name != after.name:
-            notes.append(
-                f'Frame {first + i} cuts to the camera "{after.name}"; no camera motion across the cut.'
-            )
-            continue
+def camera_moves(samples: Samples, cuts: set[int]) -> list[Similarity]:
+    """The flat move by the camera into every frame of the shot; none into the first, and none over a cut."""
+    moves = [Similarity()]
+    for i in range(1, len(samples.views)):
         try:
-            moved = camera.similarity(before, after)
+            moves.append(
+                Similarity() if i in cuts else camera.similarity(samples.views[i - 1], samples.views[i])
+            )
         except BridgeError as error:
-            raise _at_frame(error, first + i) from error
-        own = Similarity(*(table[name][i] for name in FLAT))
-        for name, value in zip(FLAT, moved.then(own).rounded(), strict=True):
+            raise _at_frame(error, samples.frames[i]) from error
+    return moves
+
+
+def _add_camera(table: dict[str, list[Any]], samples: Samples, cuts: set[int], notes: list[str]) -> None:
+    """Let the camera move the picture, with the sampled curves on top of it."""
+    for i, moved in enumerate(camera_moves(samples, cuts)):
+        if i == 0 or i in cuts:
+            continue
+        own = Similarity(*(table[name][i] for name in values.FLAT))
+        for name, value in zip(values.FLAT, moved.then(own).rounded(), strict=True):
             table[name][i] = value
-    sources = dict.fromkeys(view.source for view in views)
-    notes.append(f"Camera motion at {views[0].focus:.4g} units: {'; then '.join(sources)}.")
+    sources = dict.fromkeys(view.source for view in samples.views)
+    notes.append(f"Camera motion at {samples.views[0].focus:.4g} units: {'; then '.join(sources)}.")
+
+
+def _scene(name: str) -> bpy.types.Scene:
+    """The scene of a name, which may have gone since the last look."""
+    scene = bpy.data.scenes.get(name)
+    if scene is None:
+        raise BridgeError("no_scene", f'The scene "{name}" is gone.', "Start the render again.")
+    return scene
 
 
 def _at_frame(error: BridgeError, frame: int) -> BridgeError:
@@ -173,8 +250,9 @@ def _at_frame(error: BridgeError, frame: int) -> BridgeError:
     return BridgeError(error.code, f"Frame {frame}: {error.message}", error.hint, [fault])
 
 
-def _prompts(settings: Any, first: int, last: int, notes: list[str]) -> list[dict[str, Any]]:
+def _prompts(settings: Any, frames: range, last: int, notes: list[str]) -> list[dict[str, Any]]:
     """Prompts counted from the shot's first frame; the one in force there begins at 0."""
+    first, step = frames.start, frames.step
     ordered = sorted(settings.prompts, key=lambda prompt: prompt.frame)
     earlier = [prompt for prompt in ordered if prompt.frame <= first]
     if not earlier:
@@ -182,139 +260,15 @@ def _prompts(settings: Any, first: int, last: int, notes: list[str]) -> list[dic
             f"The first prompt stands at frame {ordered[0].frame}; it also holds from frame {first} on."
         )
         earlier = ordered[:1]
-    used = [(0, earlier[-1].text)]
-    used += [(p.frame - first, p.text) for p in ordered if first < p.frame <= last and p != earlier[-1]]
+    used = {0: earlier[-1].text}
+    # From the next frame on that is made; of two in between, the later one holds.
+    used |= {-((first - p.frame) // step): p.text for p in ordered if first < p.frame <= last and p != earlier[-1]}
     late = [str(p.frame) for p in ordered if p.frame > last and p != earlier[-1]]
     if late:
         notes.append(f"Prompts after the last frame {last} are not used (frame {', '.join(late)}).")
-    return [{"frame": frame, "text": text.strip()} for frame, text in used]
+    return [{"frame": frame, "text": text.strip()} for frame, text in used.items() if frame < len(frames)]
 
 
-def problem(
-    field: str, message: str, hint: str, frame: int | None = None, value: object = None
-) -> dict[str, Any]:
-    """One fault of a shot, in the form the backend uses too; `frame` is a frame of the scene."""
-    return {"field": field, "frame": frame, "value": value, "message": message, "hint": hint}
-
-
-def _check_range(first: int, last: int) -> list[dict[str, Any]]:
-    if last >= first:
-        return []
-    return [
-        problem(
-            "frame_end",
-            f"The frame range ends at {last}, before it starts at {first}.",
-            "Make the end frame at least the start frame.",
-            value=last,
-        )
-    ]
-
-
-def _check_size(scene: bpy.types.Scene, width: int, height: int) -> list[dict[str, Any]]:
-    faults = []
-    percent = scene.render.resolution_percentage
-    scaled = f" (at {percent} % of {{}})" if percent != 100 else ""
-    for field, value, full in (
-        ("width", width, scene.render.resolution_x),
-        ("height", height, scene.render.resolution_y),
-    ):
-        if value % MULTIPLE == 0 and value > 0:
-            continue
-        below = max(value // MULTIPLE, 4) * MULTIPLE  # 64 is the smallest side
-        nearest = (below, below + MULTIPLE)
-        faults.append(
-            problem(
-                field,
-                f"The picture's {field} is {value} pixels{scaled.format(full)}, no multiple of {MULTIPLE}.",
-                f"{' and '.join(map(str, nearest))} would fit. Set it in Output Properties > Format.",
-                value=value,
-            )
-        )
-    return faults
-
-
-def _check_model(settings: Any) -> list[dict[str, Any]]:
-    if settings.model != 'CUSTOM':
-        return []
-    path = model_name(settings)
-    if not path:
-        return [
-            problem(
-                "model_path",
-                "The model is set to Custom but no path is given.",
-                "Choose the model's folder in Koshi > Path.",
-            )
-        ]
-    if not Path(path).exists():
-        return [
-            problem(
-                "model_path",
-                f"There is no model at {path}.",
-                "Choose the model's folder in Koshi > Path.",
-                value=path,
-            )
-        ]
-    return []
-
-
-def _check_prompts(settings: Any, last: int) -> list[dict[str, Any]]:
-    if not len(settings.prompts):
-        return [
-            problem(
-                "prompts",
-                "There is no prompt, so Koshi does not know what to paint.",
-                "Add a prompt in Koshi > Prompts.",
-            )
-        ]
-    faults = []
-    frames = [prompt.frame for prompt in settings.prompts]
-    for prompt in settings.prompts:
-        if not prompt.text.strip() and prompt.frame <= last:
-            faults.append(
-                problem(
-                    "prompts",
-                    f"The prompt at frame {prompt.frame} is empty.",
-                    "Write what the picture shows, or remove it in Koshi > Prompts.",
-                    prompt.frame,
-                )
-            )
-    for frame in sorted({frame for frame in frames if frames.count(frame) > 1}):
-        faults.append(
-            problem(
-                "prompts",
-                f"{frames.count(frame)} prompts stand at frame {frame}.",
-                "Keep one of them, or give them different frames.",
-                frame,
-            )
-        )
-    return faults
-
-
-def _check_drivers(scene: bpy.types.Scene) -> list[dict[str, Any]]:
-    """Drivers of Koshi's values that Blender could not run; it would silently use 0 for them."""
-    animation = scene.animation_data
-    faults = []
-    for curve in animation.drivers if animation else ():
-        if not curve.data_path.startswith("koshi.") or curve.mute or curve.driver.is_valid:
-            continue
-        name = curve.data_path.removeprefix("koshi.")
-        refused = bpy.app.autoexec_fail
-        hint = (
-            "Blender does not run Python from this file: reload it with File > Open > Trusted Source."
-            if refused
-            else "Mend its expression in the Drivers editor, or remove it."
-        )
-        faults.append(
-            problem(name, f"The driver of {name} does not work.", hint, value=curve.driver.expression)
-        )
-    return faults
-
-
-def _short(values: list[float]) -> float | list[float]:
+def _short(column: list[float]) -> float | list[float]:
     """One number instead of a list that never changes: easier to read, and the same shot to the backend."""
-    return values[0] if len(set(values)) == 1 else values
-
-
-def _rounded(value: float) -> float:
-    """A single-precision property as the decimal number it was typed as (1.01, not 1.0099999904632568)."""
-    return float(f"{value:.7g}")
+    return column[0] if len(set(column)) == 1 else column

@@ -50,8 +50,11 @@ def show_frame(
     frame_start: int,
     frames: int,
     notes: list[str],
+    step: int = 1,
 ) -> str:
     """Show frame `index` of a shot, whose file is complete, in the shot's strip; makes the strip if need be.
+
+    step: scene frames from one frame of the shot to the next; each shows until the next one comes.
 
     All earlier frames' files must exist: Blender may crash on an element whose file is missing.
     Returns the strip's name.
@@ -59,14 +62,15 @@ def show_frame(
     editor = scene.sequence_editor or scene.sequence_editor_create()
     strip = next((s for s in compat.strips(editor) if s.get(TAG) == digest and s.type == 'IMAGE'), None)
     if strip is None:
-        strip = _new_strip(scene, digest, folder, frame_start, frames, notes)
+        strip = _new_strip(scene, digest, folder, frame_start, (frames - 1) * step + 1, notes)
     directory = _directory(folder)
     if strip.directory != directory:  # the .blend was saved elsewhere since
         strip.directory = directory
-    if index < len(strip.elements):
-        compat.refresh_element(strip, index)
-    for later in range(len(strip.elements), index + 1):
-        strip.elements.append(frame_name(frame_start + later))
+    place = index * step
+    if place < len(strip.elements):
+        compat.refresh_element(strip, place)
+    for later in range(len(strip.elements), place + 1):
+        strip.elements.append(frame_name(frame_start + later // step * step))
     return strip.name
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import preferences, properties, sidebar
+from . import engine, preferences, properties, sidebar
 
 
 def register_properties() -> None:
@@ -21,8 +21,10 @@ def unregister_properties() -> None:
 def register() -> None:
     """Add the sidebar panels."""
     sidebar.register()
+    engine.register()
 
 
 def unregister() -> None:
     """Remove the sidebar panels."""
+    engine.unregister()
     sidebar.unregister()

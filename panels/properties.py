@@ -53,6 +53,24 @@ MOTION_SOURCES = (
     ),
 )
 
+CURVES = (
+    ("PER_FRAME", "Per Frame", "The values say how far the picture moves in each frame, as in Deforum"),
+    (
+        "ABSOLUTE",
+        "Absolute",
+        "The values say where the picture is: its size, its turn and its place; what moves it is the difference to the "
+        "frame before, of the zoom the ratio",
+    ),
+)
+
+STRUCTURES = (
+    ("NONE", "None", "The model sees the frame before, and nothing of the scene"),
+    ("DEPTH", "Depth", "The model is also shown how far things are, as a grey picture"),
+    ("EDGES", "Edges", "The model is also shown the outlines of the scene's depth"),
+    ("CLAY", "Clay", "The model is also shown the scene in plain grey"),
+    ("SCENE", "Scene", "The model is also shown the scene as it is, quickly rendered"),
+)
+
 STARTS = (
     ("PROMPT", "Prompt", "The model draws the first frame from its prompt alone"),
     (
@@ -227,6 +245,26 @@ class KoshiSettings(bpy.types.PropertyGroup):
         description="What the first frame is made from",
         items=STARTS,
         default='PROMPT',
+        options=set(),
+    )
+    curves: EnumProperty(
+        name="Curves",
+        description="What zoom, angle and translation mean",
+        items=CURVES,
+        default='PER_FRAME',
+        options=set(),
+    )
+    structure: EnumProperty(
+        name="Structure",
+        description="What of the scene the model is shown beside the frame before, so that things stay where they are",
+        items=STRUCTURES,
+        default='NONE',
+        options=set(),
+    )
+    mask: PointerProperty(
+        name="Mask",
+        description="Only objects of this collection are painted; elsewhere the moved picture stays as it is",
+        type=bpy.types.Collection,
         options=set(),
     )
     prompts: CollectionProperty(type=KoshiPrompt)

@@ -123,12 +123,20 @@ class _Motion:
         source.use_property_decorate = False
         source.prop(settings, "motion_source")
         source.prop(settings, "start")
+        source.prop(settings, "structure")
+        source.prop(settings, "mask")
+        source.operator("koshi.guides_clear", icon='TRASH')
+        source.separator()
+        source.prop(settings, "curves")
         column = layout.column()
         column.prop(settings, "zoom")
         column.prop(settings, "angle")
         column = layout.column(align=True)
         for name in ("translation_x", "translation_y", "translation_z"):
             column.prop(settings, name)
+        column = layout.column(align=True)
+        column.operator("koshi.bake_camera", icon='FCURVE')
+        column.operator("koshi.bake_curves", icon='CAMERA_DATA')
 
 
 class _Feedback:

@@ -182,12 +182,13 @@ except SystemExit as stop:
     assert not imported_by(code) & {"torch", "pydantic", "numpy", "transformers", "cv2", "PIL", "av"}
 
 
-BLENDERS_OWN = {"bpy", "mathutils", "bpy_extras", "addon_utils", "gpu", "gpu_extras", "blf"}
+BLENDERS_OWN = {"numpy", "bpy", "mathutils", "bpy_extras", "addon_utils", "gpu", "gpu_extras", "blf"}
 REACHABLE = {
     "bridge_server",
     "bridge_server.client",
     "bridge_server.protocol",
     "koshi_backend.schedules",
+    "koshi_backend.seeds",
     "koshi_backend.errors",
     "koshi_backend.models.registry",  # standard library only: one list of models for both sides
     "panels",
@@ -315,6 +316,7 @@ ALLOWED: dict[tuple[str, str], str] = {
         "bridge_server/supervisor.py",
         "asyncio.create_subprocess_exec",
     ): "starts the worker in the server's Python",
+    ("operators/guides.py", "subprocess"): "starts Blender's own program to render guides, never a shell",
     ("bridge_server/worker.py", "ctypes"): "Linux ends the worker together with the server (prctl)",
 }
 

@@ -3,7 +3,7 @@
 """A stand-in for `blender -b ...` made of the `bpy` package from PyPI: real Blender, without its program.
 
     python tools/bpy_blender.py [-b] [FILE.blend] [--factory-startup] [--addons a,b] [-y] [--offline-mode]
-        [-S SCENE] [-E ENGINE] [-o OUT] [-s N] [-e N] [-f N | -a]
+        [-S SCENE] [-E ENGINE] [-o OUT] [-s N] [-e N] [-j STEP] [-f N | -a]
         [-P FILE.py] [--python-expr CODE] [--python-exit-code N]
         [-c | --command NAME ARGUMENTS...] [-- ARGUMENTS...]
 
@@ -103,6 +103,8 @@ class Blender:
                 scene.frame_end = int(self._next(argument))
             case "-a" | "--render-anim":
                 render_animation()
+            case "-j" | "--frame-jump":
+                scene.frame_step = int(self._next(argument))
             case "-f" | "--render-frame":
                 render_frame(scene, int(self._next(argument)))
             case "-P" | "--python":
@@ -232,13 +234,20 @@ def render_animation() -> None:
 
 
 def render_frame(scene: Any, number: int) -> None:
-    """-f: one frame, written as an animation of one frame is."""
-    before = scene.frame_start, scene.frame_end
-    scene.frame_start = scene.frame_end = number
+    """-f: one frame, named as in an animation; the scene's own range stays what it is, as in Blender."""
+    import bpy
+
+    render = scene.render
+    before = render.filepath
+    render.filepath = render.frame_path(frame=number)
+    scene.frame_set(number)
     try:
-        render_animation()
+        bpy.ops.render.render(write_still=True)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        raise Finished(1) from None
     finally:
-        scene.frame_start, scene.frame_end = before
+        render.filepath = before
 
 
 def leave(code: int) -> None:

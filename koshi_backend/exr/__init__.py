@@ -2,6 +2,6 @@
 """OpenEXR files, as Blender writes them: depth, motion vectors and colours, in full precision."""
 
 from .passes import exr_pass
-from .reader import read_exr
+from .reader import content_hash, read_exr
 
-__all__ = ["exr_pass", "read_exr"]
+__all__ = ["content_hash", "exr_pass", "read_exr"]

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import KoshiError
 
 _ORDERS = ("XYZW", "XYZ", "RGBA", "RGB")
-_ONE = ("Z", "V", "Y")  # what the channel of a one-channel pass is called
+_ONE = ("Z", "V", "Y", "X")  # what the channel of a one-channel pass is called
 
 
 def exr_pass(channels: Mapping[str, np.ndarray], name: str, layer: str | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ OpenCV's wheels are built without OpenEXR from version 5 on and read only four c
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -67,11 +68,29 @@ def read_exr(path: str | Path, wanted: Callable[[str], bool] | None = None) -> d
         raise KoshiError("bad_exr", f"{path} {error}.", _READABLE) from error
 
 
+def content_hash(path: str | Path) -> str | None:
+    """SHA-256 of what a file holds, but for the texts in its header: Blender writes there how long the render took, so
+    that no two files of the same picture are the same. None for what is no such file as `read_exr` reads."""
+    data = Path(path).read_bytes()
+    found = hashlib.sha256()
+    try:
+        parts, place = _parts(data, lambda name, kind, value: found.update(name + kind + value))
+    except (struct.error, ValueError, IndexError, OverflowError, _Unreadable):
+        return None
+    # The table of places comes next: those move with the length of the texts.
+    found.update(data[place + 8 * sum(part.chunks for part in parts) :])
+    return found.hexdigest()
+
+
 class _Unreadable(Exception):
     """A sound file of a kind that this reader does not know; the message goes on after the file's name."""
 
 
-def _read(data: bytes, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _parts(
+    data: bytes, tell: Callable[[bytes, bytes, bytes], None] | None = None
+) -> tuple[list[_Part], int]:
+    """The pictures of a file, and where their tables of chunks begin. tell: gets name, type and value of whatever is
+    not text for people."""
     magic, version = struct.unpack_from("<II", data)
     if magic != _MAGIC:
         raise ValueError("it does not begin as one")
@@ -80,11 +99,16 @@ def _read(data: bytes, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     several = bool(version & 0x1000)
     parts, place = [], 8
     while not (several and data[place] == 0):
-        part, place = _header(data, place)
+        part, place = _header(data, place, tell)
         parts.append(part)
         if not several:
             break
-    place += several
+    return parts, place + several
+
+
+def _read(data: bytes, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    parts, place = _parts(data)
+    several = bool(data[5] & 0x10)
     out: dict[str, np.ndarray] = {}
     for part in parts:
         offsets = struct.unpack_from(f"<{part.chunks}Q", data, place)
@@ -95,14 +119,18 @@ def _read(data: bytes, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     return out
 
 
-def _header(data: bytes, place: int) -> tuple[_Part, int]:
+def _header(
+    data: bytes, place: int, tell: Callable[[bytes, bytes, bytes], None] | None = None
+) -> tuple[_Part, int]:
     fields: dict[str, bytes] = {}
     while data[place]:
         name, place = _text(data, place)
-        _, place = _text(data, place)  # the type's name
+        kind, place = _text(data, place)
         (size,) = struct.unpack_from("<I", data, place)
         fields[name] = data[place + 4 : place + 4 + size]
         place += 4 + size
+        if tell is not None and (kind != "string" or name in ("name", "type")):
+            tell(name.encode(), kind.encode(), fields[name])
         if name == "type" and fields[name] not in (b"scanlineimage", b"scanlineimage\0"):
             raise _Unreadable("holds tiles or deep pixels")
     for name in ("channels", "compression", "dataWindow", "displayWindow"):

@@ -22,7 +22,14 @@ from ..errors import KoshiError
 from .camera import Camera, screen_motion
 from .field import MotionField
 from .hidden import field_from, grid, sample
-from .vectors import leads_elsewhere, next_displacement, own_motion
+from .vectors import (
+    Seen,
+    leads_elsewhere,
+    next_displacement,
+    next_displacement_by_a_still_camera,
+    own_motion,
+    own_motion_by_a_still_camera,
+)
 
 # A point that the previous frame shows at another depth than this fraction (of 1 / depth; of the width that a
 # parallel camera sees) was hidden. 0.01 to 0.05 give the same masks within 0.5 % of the picture.
@@ -44,6 +51,7 @@ def reproject(
     *,
     vector: Tensor | None = None,
     previous_vector: Tensor | None = None,
+    vectors_seen: Seen = "camera",
     margin: int = 1,
 ) -> MotionField:
     """Where each pixel of the new frame was in the previous one, by the cameras, the scene's depth and its vectors.
@@ -53,6 +61,7 @@ def reproject(
     vector, previous_vector: Blender's Vector pass of both frames, float [H, W, 4]: what moves by itself follows it,
         everything else the cameras. With previous_vector hidden parts of moving things are found by whether the
         previous frame's own vectors lead back here; without it only roughly, by depth.
+    vectors_seen: how the vectors see their neighbours (vectors.py).
     margin: pixels by which hidden parts and silhouettes that move against what lies behind them count as invalid on
         each side, because pixels there mix two surfaces. 0 keeps what is partly right.
 
@@ -65,13 +74,19 @@ def reproject(
     matrix = screen_motion(previous, current, width, height)
     pair = _Pair(previous, current, matrix, _far((current, depth), (previous, previous_depth)))
     x, y = (torch.arange(size, device=depth.device) for size in (width, height))
-    if vector is not None and not _believable(pair, x, y, depth, vector):
+    still = vectors_seen == "still"
+    if vector is not None and not still and not _believable(pair, x, y, depth, vector):
         vector = None
     place, carried, hits = _carry(pair, x, y, depth)
     own = None
     if vector is not None:
         here = grid(x, y)
-        place, own = own_motion(previous, current, vector, place, hits, here, (width, height))
+        if still:
+            d = _screen_depth(current, depth, hits, pair.far)
+            place, own = own_motion_by_a_still_camera(vector, place, hits, here, d, matrix)
+        else:
+            size = (width, height)
+            place, own = own_motion(previous, current, vector, place, hits, here, size, vectors_seen)
         own = own if own.any() else None
     if previous_depth is None:
         return field_from(place, None, margin)
@@ -81,7 +96,10 @@ def reproject(
     difference = sample(seen[None], place)[0].sub_(carried).abs_()
     hidden = difference > tolerance
     if own is not None and previous_vector is not None:
-        onward = next_displacement(previous, current, previous_vector, previous_hits, here)
+        if still:
+            onward = next_displacement_by_a_still_camera(previous_vector, previous_hits, here, seen, matrix)
+        else:
+            onward = next_displacement(previous, current, previous_vector, previous_hits, here, vectors_seen)
         lost = leads_elsewhere(onward, place, here)
         hidden = torch.where(own, lost, hidden | (lost & hits))
     elif own is not None:
@@ -129,8 +147,8 @@ def _carry(pair: _Pair, x: Tensor, y: Tensor, depth: Tensor) -> tuple[Tensor, Te
 
 
 def _believable(pair: _Pair, x: Tensor, y: Tensor, depth: Tensor, vector: Tensor) -> bool:
-    """Whether the vectors can be right. Blender 4.5 projects those of an orthographic camera that moves as if it were
-    in perspective; then next to nothing agrees with the cameras, as every fourth row and column shows."""
+    """Whether the vectors can be right. Blender 4.5 to 5.1 project those of an orthographic camera that moves as if it
+    were in perspective; then next to nothing agrees with the cameras, as every fourth row and column shows."""
     if pair.current.kind != "ORTHO" or pair.previous.matrix_world == pair.current.matrix_world:
         return True
     size = (len(x), len(y))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`--command koshi sample | export | import`: between a scene and a shot's JSON.
+
+export -> import -> export gives the same JSON, for what a scene can hold: model, size, frame rate, range, seed, steps,
+prompts, mode, and the curves. `shot_file` knows what that is; the rest is named, and stops an import unless --partial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from ..bridge_server.protocol import BridgeError
+from ..panels.properties import MODELS, SCHEDULES
+from . import batch, compat, guides, sample, shot_file
+from .cli_output import print_json, say
+from .shot_file import Carried
+
+MODES = {condition: mode for mode, condition in sample.CONDITIONS.items()}
+# What moves the picture or guides it comes from the shot alone then.
+PLAIN = {"motion_source": 'CURVES', "start": 'PROMPT', "curves": 'PER_FRAME', "structure": 'NONE', "mask": None}
+
+
+def write(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the scene's shot to --output, with the renders of the scene that it needs beside it; or print it."""
+    scene = batch.scene_named(arguments.scene)
+    shot, notes, needs_guides = sample.shot_from_scene(scene, *batch.frame_range(arguments))
+    for note in notes:
+        say(note)
+    if arguments.output is None:
+        if needs_guides:
+            raise BridgeError(
+                "guides",
+                "This shot needs renders of the scene, which take files of their own.",
+                "Name a file with --output; they are written beside it.",
+            )
+        if not arguments.json:
+            print_json(shot)
+        return {"ok": True, "notes": notes, "shot": shot}
+    if needs_guides:
+        folder = arguments.output.parent / (arguments.output.name.split(".")[0] + "_guides")
+        for line in guides.render_guides(scene, shot, folder.resolve()):
+            say(line)
+        shot = guides.moved_to(shot, Path(folder.name))  # read relative to the shot's own file
+    try:
+        arguments.output.write_text(json.dumps(shot, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BridgeError(
+            "cannot_write",
+            f"{arguments.output} cannot be written: {error.strerror}.",
+            "Choose another place.",
+        ) from error
+    say(f"Wrote {arguments.output}")
+    return {"ok": True, "notes": notes, "out": str(arguments.output.resolve())}
+
+
+def read_into_scene(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make a shot's JSON the scene's. The scene stays as it is unless all can be taken over, or --partial is given."""
+    scene = batch.scene_named(arguments.scene)
+    if arguments.save == "" and not bpy.data.filepath:
+        raise BridgeError("not_saved", "There is no .blend file to save.", "Name one: --save FILE.blend")
+    carried = shot_file.read(arguments.file)
+    carried.check_limits(limits(scene))
+    if carried.left and not arguments.partial:
+        raise BridgeError(
+            "not_carried",
+            f"{arguments.file} has what a scene cannot hold: {'; '.join(carried.left)}.",
+            "Take over the rest with --partial, or render it as it is: koshi animate SHOT --out FOLDER.",
+            [sample.problem(left.partition(" ")[0], f"{left} is not taken over.", "") for left in carried.left],
+        )
+    into_scene(carried, scene)
+    for left in carried.left:
+        say(f"Not taken over: {left}")
+    if arguments.save is not None:
+        batch.save(arguments.save)
+    say(f"The scene \"{scene.name}\" has {arguments.file.name} now.")
+    return {"ok": True, "scene": scene.name, "frames": carried.frames, "not_carried": carried.left}
+
+
+def limits(scene: bpy.types.Scene) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each of Koshi's animated properties."""
+    properties = scene.koshi.bl_rna.properties
+    return {name: (properties[name].hard_min, properties[name].hard_max) for name in (*SCHEDULES, "seed")}
+
+
+def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
+    """Set the scene's output settings, prompts and values; curves become keyframes."""
+    render, settings = scene.render, scene.koshi
+    render.resolution_x, render.resolution_y, render.resolution_percentage = carried.width, carried.height, 100
+    render.fps, render.fps_base = whole_rate(carried.fps)
+    scene.frame_step = 1
+    scene.frame_start, scene.frame_end = carried.frame_start, carried.frame_start + carried.frames - 1
+    for name, value in PLAIN.items():
+        if hasattr(settings, name):
+            setattr(settings, name, value)
+    if carried.model in {name for name, *_ in MODELS}:
+        settings.model = carried.model
+    else:
+        settings.model, settings.model_path = 'CUSTOM', carried.model
+    settings.steps, settings.mode = carried.steps, MODES[carried.condition]
+    settings.prompts.clear()
+    for frame, text in carried.prompts:
+        prompt = settings.prompts.add()
+        prompt.frame, prompt.text = carried.frame_start + frame, text
+    settings.prompts_index = 0
+    for name, values in carried.values.items():
+        _key(scene, name, values, carried.keys.get(name))
+
+
+def whole_rate(fps: float) -> tuple[int, float]:
+    """A frame rate as Blender holds it, a whole number and a divisor: 29.97003 is 30 / 1.001."""
+    rate = max(round(fps), 1)
+    return rate, 1.0 if rate == fps else rate / fps
+
+
+def _key(scene: bpy.types.Scene, name: str, values: list[float], keys: list[int] | None) -> None:
+    """Give one of Koshi's values this course: a number, or keys at the given places (None: wherever it changes)."""
+    settings = scene.koshi
+    path = f"koshi.{name}"
+    settings.driver_remove(name)
+    curves = compat.fcurves(scene)
+    for curve in [c for c in curves or () if c.data_path == path]:
+        curves.remove(curve)
+    whole = settings.bl_rna.properties[name].type == 'INT'
+    setattr(settings, name, int(values[0]) if whole else values[0])
+    if len(set(values)) == 1:
+        return
+    places = keys if keys is not None else shot_file.corners(values, stepped=whole)
+    settings.keyframe_insert(name, frame=scene.frame_start)
+    curve = next(c for c in compat.fcurves(scene) or () if c.data_path == path)
+    points = curve.keyframe_points
+    points.add(len(places) - len(points))
+    points.foreach_set("co", [float(n) for i in places for n in (scene.frame_start + i, values[i])])
+    kinds = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items
+    kind = kinds['CONSTANT' if whole else 'LINEAR'].value
+    points.foreach_set("interpolation", [kind] * len(places))
+    curve.update()

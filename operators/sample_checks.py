@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Blender knows to be wrong with a shot before anything is sampled; the backend judges the values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from ..bridge_server.protocol import BridgeError
+
+MULTIPLE = 16  # the models see the picture in blocks of this many pixels
+
+
+def model_name(settings: Any) -> str:
+    """The model as the backend knows it: its name, or the absolute path of a custom one."""
+    if settings.model != 'CUSTOM':
+        return settings.model
+    return bpy.path.abspath(settings.model_path.strip())
+
+
+def raise_problems(problems: list[dict[str, Any]]) -> None:
+    """Raise one BridgeError "bad_shot" for all problems, or return if there are none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise BridgeError("bad_shot", problems[0]["message"], problems[0]["hint"], problems)
+    lines = " ".join(f"{i}. {p['message']} {p['hint']}" for i, p in enumerate(problems, 1))
+    raise BridgeError("bad_shot", f"{len(problems)} things to mend before rendering: {lines}", "", problems)
+
+
+def problem(
+    field: str, message: str, hint: str, frame: int | None = None, value: object = None
+) -> dict[str, Any]:
+    """One fault of a shot, in the form the backend uses too; `frame` is a frame of the scene."""
+    return {"field": field, "frame": frame, "value": value, "message": message, "hint": hint}
+
+
+def check_range(first: int, last: int) -> list[dict[str, Any]]:
+    if last >= first:
+        return []
+    return [
+        problem(
+            "frame_end",
+            f"The frame range ends at {last}, before it starts at {first}.",
+            "Make the end frame at least the start frame.",
+            value=last,
+        )
+    ]
+
+
+def check_size(scene: bpy.types.Scene, width: int, height: int) -> list[dict[str, Any]]:
+    faults = []
+    percent = scene.render.resolution_percentage
+    scaled = f" (at {percent} % of {{}})" if percent != 100 else ""
+    for field, value, full in (
+        ("width", width, scene.render.resolution_x),
+        ("height", height, scene.render.resolution_y),
+    ):
+        if value % MULTIPLE == 0 and value > 0:
+            continue
+        below = max(value // MULTIPLE, 4) * MULTIPLE  # 64 is the smallest side
+        nearest = (below, below + MULTIPLE)
+        faults.append(
+            problem(
+                field,
+                f"The picture's {field} is {value} pixels{scaled.format(full)}, no multiple of {MULTIPLE}.",
+                f"{' and '.join(map(str, nearest))} would fit. Set it in Output Properties > Format.",
+                value=value,
+            )
+        )
+    return faults
+
+
+def check_model(settings: Any) -> list[dict[str, Any]]:
+    if settings.model != 'CUSTOM':
+        return []
+    path = model_name(settings)
+    if not path:
+        return [
+            problem(
+                "model_path",
+                "The model is set to Custom but no path is given.",
+                "Choose the model's folder in Koshi > Path.",
+            )
+        ]
+    if not Path(path).exists():
+        return [
+            problem(
+                "model_path",
+                f"There is no model at {path}.",
+                "Choose the model's folder in Koshi > Path.",
+                value=path,
+            )
+        ]
+    return []
+
+
+def check_prompts(settings: Any, last: int) -> list[dict[str, Any]]:
+    if not len(settings.prompts):
+        return [
+            problem(
+                "prompts",
+                "There is no prompt, so Koshi does not know what to paint.",
+                "Add a prompt in Koshi > Prompts.",
+            )
+        ]
+    faults = []
+    frames = [prompt.frame for prompt in settings.prompts]
+    for prompt in settings.prompts:
+        if not prompt.text.strip() and prompt.frame <= last:
+            faults.append(
+                problem(
+                    "prompts",
+                    f"The prompt at frame {prompt.frame} is empty.",
+                    "Write what the picture shows, or remove it in Koshi > Prompts.",
+                    prompt.frame,
+                )
+            )
+    for frame in sorted({frame for frame in frames if frames.count(frame) > 1}):
+        faults.append(
+            problem(
+                "prompts",
+                f"{frames.count(frame)} prompts stand at frame {frame}.",
+                "Keep one of them, or give them different frames.",
+                frame,
+            )
+        )
+    return faults
+
+
+def check_drivers(scene: bpy.types.Scene) -> list[dict[str, Any]]:
+    """Drivers of Koshi's values that Blender could not run; it would silently use 0 for them."""
+    animation = scene.animation_data
+    faults = []
+    for curve in animation.drivers if animation else ():
+        if not curve.data_path.startswith("koshi.") or curve.mute or curve.driver.is_valid:
+            continue
+        name = curve.data_path.removeprefix("koshi.")
+        refused = bpy.app.autoexec_fail
+        hint = (
+            "Blender does not run Python from this file: reload it with File > Open > Trusted Source."
+            if refused
+            else "Mend its expression in the Drivers editor, or remove it."
+        )
+        faults.append(
+            problem(name, f"The driver of {name} does not work.", hint, value=curve.driver.expression)
+        )
+    return faults

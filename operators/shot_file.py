@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A shot's JSON as far as a Blender scene can hold it. No bpy: the numbers are the backend's own reading of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bridge_server.protocol import BridgeError
+from ..koshi_backend import schedules as text
+from ..koshi_backend.errors import KoshiError
+from ..koshi_backend.models.registry import find_traits
+from ..koshi_backend.seeds import seed_path
+
+VERSION = 1
+MAX_FRAMES = 100_000
+LAST_FRAME = 1_048_574  # Blender's
+LARGEST_KEYED = 2**23  # Blender adds 0.5 to a whole number's curve in single precision: 15491923 becomes 15491924
+AS_IT_IS = "Render the shot as it is with koshi animate, or change it."
+DEFORUM_STRENGTH = 0.65  # of a document in Deforum's convention that does not name it
+# The schedules that a scene can hold, with what a shot means that does not name them.
+DEFAULTS = {
+    "zoom": 1.0,
+    "angle": 0.0,
+    "translation_x": 0.0,
+    "translation_y": 0.0,
+    "translation_z": 0.0,
+    "strength": 0.5,
+    "noise": 0.0,
+    "guidance": 1.0,
+}
+# What a shot says of itself that changes nothing while it says this; a scene cannot hold anything else.
+FIXED: dict[str, dict[str, Any]] = {
+    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1},
+    "feedback": {
+        "carry": "pixels",
+        "position": "grid",
+        "border": "replicate",
+        "color_mode": "LAB",
+        "color_reference": "prompt",
+        "noise_type": "gaussian",
+        "noise_mode": "incremental",
+        "noise_delta": 0.05,
+        "noise_scale": 1.0,
+    },
+    "motion": {
+        "source": "2d",
+        "cameras": None,
+        "cuts": [],
+        "plane": None,
+        "flow_method": "dis_medium",
+        "flow_factor": 1.0,
+    },
+    "guides": {
+        "depth": None,
+        "vector": None,
+        "vector_seen": "camera",
+        "video": None,
+        "structure": None,
+        "structure_as": "picture",
+        "mask": None,
+    },
+    "depth": {
+        "source": "plane",
+        "model": "depth-anything/Depth-Anything-V2-Small-hf",
+        "near": "white",
+        "spacing": "inverse",
+        "nearest": 1.0,
+        "farthest": 5.0,
+    },
+}
+READ = {
+    "": {
+        "koshi", "model", "width", "height", "fps", "frame_start", "frame_end", "frames", "seed", "steps", "prompts",
+        "schedules", "seed_behavior", "seed_iter_n", "strength_convention", "feedback", "motion", "guides", "depth",
+    },
+    "feedback": {"condition"},
+    "motion": {"absolute"},
+}  # fmt: skip
+
+
+@dataclass
+class Carried:
+    """What a scene can hold of a shot. values: per schedule and for `seed` one number a frame. keys: where a schedule's
+    own keys stand, if straight lines between them are all it is. left: what is not carried, in words."""
+
+    model: str
+    width: int
+    height: int
+    fps: float
+    frame_start: int
+    frames: int
+    steps: int
+    condition: str
+    prompts: list[tuple[int, str]]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    keys: dict[str, list[int]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+    def check_limits(self, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Raises BridgeError "bad_shot" for a value that Blender's property would cut off."""
+        for name, (low, high) in limits.items():
+            for frame, value in enumerate(self.values[name]):
+                if not low <= value <= high:
+                    told = f"The {name} at frame {frame} is {value:g}, and a scene holds {low:g} to {high:g}."
+                    raise _bad(told, AS_IT_IS)
+        seeds = self.values["seed"]
+        if len(set(seeds)) > 1 and max(seeds) > LARGEST_KEYED:
+            told = f"The seeds change and go up to {max(seeds):.0f}; a keyframe holds them up to {LARGEST_KEYED}."
+            raise _bad(told, AS_IT_IS)
+
+
+def read(path: Path) -> Carried:
+    """Read a .koshi.json file. Raises BridgeError "bad_shot"."""
+    try:
+        shot = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _bad(f"The shot {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except ValueError as error:
+        raise _bad(f"The shot {path} is not JSON: {error}.") from error
+    if not isinstance(shot, dict) or type(shot.get("koshi")) is not int or shot["koshi"] != VERSION:
+        raise _bad(f'{path} is not a Koshi shot of version {VERSION}: it does not begin with {{"koshi": {VERSION}.')
+    try:
+        return _carried(shot)
+    except KoshiError as error:
+        raise BridgeError("bad_shot", error.message, error.hint) from error
+
+
+def corners(values: list[float], stepped: bool = False) -> list[int]:
+    """The frames that need a key so that lines between keys (stepped: values held from key to key) give `values`."""
+    if stepped:
+        return [i for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
+    last = len(values) - 1
+    return [i for i, value in enumerate(values) if i in (0, last) or not values[i - 1] == value == values[i + 1]]
+
+
+def _carried(shot: dict[str, Any]) -> Carried:
+    start = _whole(shot, "frame_start", 0, 0, LAST_FRAME)
+    if "frames" in shot:
+        frames = _whole(shot, "frames", 1, 1, MAX_FRAMES)
+    elif "frame_end" in shot:
+        end = _whole(shot, "frame_end", 0, start, LAST_FRAME)
+        frames = (end - start) // _whole(shot, "frame_step", 1, 1, MAX_FRAMES) + 1
+    else:
+        raise _bad("The shot does not say how many frames it has.", "Give frames, or frame_start and frame_end.")
+    if start + frames - 1 > LAST_FRAME:
+        raise _bad(f"The shot ends at frame {start + frames - 1}; Blender counts to {LAST_FRAME}.")
+    model = shot.get("model", "koshi-tiny")
+    if not isinstance(model, str) or not model:
+        raise _bad(f"The model is {model!r}, not a name or a path.")
+    traits = find_traits(model)
+    feedback = _table(shot, "feedback")
+    carried = Carried(
+        model=model,
+        width=_whole(shot, "width", 256, 4, 65536),
+        height=_whole(shot, "height", 256, 4, 65536),
+        fps=_rate(shot.get("fps", 24.0)),
+        frame_start=start,
+        frames=frames,
+        steps=_whole(shot, "steps", traits.steps, 1, 1000),
+        condition=_one_of(feedback, "condition", "both" if traits.references else "start"),
+        prompts=[],
+    )
+    _read_prompts(carried, shot.get("prompts"))
+    _read_schedules(carried, shot, {"guidance": traits.guidance, "strength": traits.strength})
+    _list_the_rest(carried, shot)
+    return carried
+
+
+def _read_prompts(carried: Carried, prompts: object) -> None:
+    if not isinstance(prompts, list) or not prompts:
+        raise _bad("The shot has no prompt.", "Add at least one.")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
+            raise _bad(f'prompts[{i}] has no text; a prompt is {{"frame": 0, "text": "..."}}.')
+        carried.prompts.append((_whole(prompt, "frame", 0, 0, MAX_FRAMES), prompt["text"]))
+        if prompt.get("negative"):
+            carried.left.append(f"prompts[{i}].negative")
+
+
+def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, float]) -> None:
+    table, frames = _table(shot, "schedules"), carried.frames
+    seed = _whole(shot, "seed", 0, 0, 2**53)
+    turned = _one_of(shot, "strength_convention", "denoise", ("denoise", "deforum")) == "deforum"
+    absolute = _table(shot, "motion").get("absolute", [])
+    given: dict[str, Any] = DEFAULTS | likes | ({"strength": DEFORUM_STRENGTH} if turned else {})
+    given |= {name: schedule for name, schedule in table.items() if name in DEFAULTS}
+    for name, schedule in given.items():
+        try:
+            values = text.evaluate(schedule, frames, seed=seed)
+        except (text.ScheduleError, TypeError) as error:
+            raise _bad(f"The schedule {name} cannot be read: {error}") from error
+        if name == "strength" and turned:
+            values = [1.0 - value for value in values]
+        if name in absolute:
+            values = _moves(name, values)
+        elif (places := _straight_keys(schedule, values)) is not None:
+            carried.keys[name] = places
+        carried.values[name] = values
+    scheduled = text.evaluate(table["seed"], frames, seed=seed) if "seed" in table else None
+    behavior = "schedule" if scheduled is not None else shot.get("seed_behavior", "fixed")
+    path = seed_path(behavior, seed, frames, _whole(shot, "seed_iter_n", 1, 1, MAX_FRAMES), scheduled)
+    carried.values["seed"] = [float(value) for value in path]
+    carried.left += [f"schedules.{name}" for name in table if name not in DEFAULTS and name != "seed"]
+
+
+def _straight_keys(schedule: object, values: list[float]) -> list[int] | None:
+    """The places of a text's keys, if lines between them give `values`: then an artist finds the keys that were
+    written, instead of one for every frame."""
+    if not isinstance(schedule, str):
+        return None
+    numbers = [key for key in text.parse(schedule).keys if isinstance(key.frame, int) and isinstance(key.value, float)]
+    places = sorted({key.frame for key in numbers if 0 <= key.frame < len(values)})
+    if not places or len(places) < 2:
+        return None
+    drawn: list[float] = [values[places[0]]] * places[0]
+    for left, right in itertools.pairwise(places):
+        rise = (values[right] - values[left]) / (right - left)
+        drawn += [values[left] + rise * (k - left) for k in range(left, right)]
+    drawn += [values[places[-1]]] * (len(values) - places[-1])
+    same = all(abs(a - b) <= 1e-9 * max(1.0, abs(a)) for a, b in zip(values, drawn, strict=True))
+    return places if same else None
+
+
+def _moves(name: str, places: list[float]) -> list[float]:
+    """The move into every frame of a curve that holds places."""
+    pairs = itertools.pairwise(places)
+    if name != "zoom":
+        return [0.0, *(after - before for before, after in pairs)]
+    if 0.0 in places:
+        raise _bad("An absolute zoom is 0.", "A zoom of 0 has no size that the next frame could be compared with.")
+    return [1.0, *(after / before for before, after in pairs)]
+
+
+def _list_the_rest(carried: Carried, shot: dict[str, Any]) -> None:
+    for section, fixed in FIXED.items():
+        table = _table(shot, section) if section else shot
+        known = READ.get(section, set())
+        for name, value in table.items():
+            # A name that no version of this module knows is not silently dropped either.
+            if name not in known and not (name in fixed and fixed[name] == value):
+                carried.left.append(f"{section}.{name}" if section else name)
+
+
+def _table(shot: dict[str, Any], name: str) -> dict[str, Any]:
+    table = shot.get(name, {})
+    if not isinstance(table, dict):
+        raise _bad(f"{name} is not an object.")
+    return table
+
+
+def _whole(table: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+    value = table.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _bad(f"{name} is {value!r}, not a whole number from {low} to {high}.")
+    return value
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.1 <= value <= 1000:
+        raise _bad(f"fps is {value!r}, not a number from 0.1 to 1000.")
+    return float(value)
+
+
+def _one_of(
+    table: dict[str, Any], name: str, default: str, allowed: tuple[str, ...] = ("start", "reference", "both")
+) -> str:
+    value = table.get(name, default)
+    if value not in allowed:
+        raise _bad(f"{name} is {value!r}, not one of {', '.join(allowed)}.")
+    return str(value)
+
+
+def _bad(message: str, hint: str = "") -> BridgeError:
+    return BridgeError("bad_shot", message, hint)

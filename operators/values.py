@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The animated values of `scene.koshi`, frame by frame.
+
+`frame_set` and reading the property is always right: F-curves, modifiers, drivers and NLA. It also evaluates the whole
+scene. Where nothing but F-curves has a say, those are read directly, with the same values to the bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import bpy
+
+from .. import __package__ as base_package
+from . import compat
+from .camera import Similarity, push_zoom
+
+FLAT = ("zoom", "angle", "translation_x", "translation_y")  # what a similarity of the picture is made of
+PUSH = "translation_z"
+MOTION = (*FLAT, PUSH)
+MOST_PUSH = 75.0  # the backend's; Deforum's push over a flat depth turns the picture inside out at 82
+
+
+def rounded(value: float) -> float:
+    """A single-precision property as the decimal number it was typed as (1.01, not 1.0099999904632568)."""
+    return float(f"{value:.7g}")
+
+
+def direct(scene: bpy.types.Scene, names: Sequence[str], frames: Sequence[int]) -> dict[str, list[Any]] | None:
+    """The values at `frames` from the F-curves alone, or None if anything else may have a say."""
+    curves = _only_curves(scene)
+    if curves is None:
+        return None
+    settings = scene.koshi
+    table: dict[str, list[Any]] = {}
+    for name in names:
+        curve = curves.get(f"koshi.{name}")
+        if curve is None:
+            table[name] = [getattr(settings, name)] * len(frames)
+        else:
+            taken = _as_stored(settings.bl_rna.properties[name])
+            evaluate = curve.evaluate
+            table[name] = [taken(evaluate(frame)) for frame in frames]
+    return table
+
+
+def accumulated(table: dict[str, list[float]], step: int) -> None:
+    """Turn the motion of every scene frame into that of every `step`-th: one after the other, as one move.
+
+    Zooms multiply, angles add up, and shifts do so as seen after what follows. The first frame's values stay: they move
+    nothing.
+    """
+    count = (len(table["zoom"]) - 1) // step + 1
+    moves: list[Similarity] = [Similarity(*(table[name][0] for name in FLAT))]
+    pushes = [table[PUSH][0]]
+    for i in range(1, count):
+        total, pushed = Similarity(), 0.0
+        for k in range((i - 1) * step + 1, i * step + 1):
+            total = total.then(Similarity(*(table[name][k] for name in FLAT)))
+            if push := table[PUSH][k]:
+                total = total.then(Similarity(push_zoom(push)))
+                pushed += push
+        if pushed:
+            pushed = min(pushed, MOST_PUSH)
+            total = total.then(Similarity(1.0 / push_zoom(pushed)))  # the push comes last, so it can be taken out there
+        moves.append(total.rounded())
+        pushes.append(rounded(pushed))
+    for column, name in enumerate(FLAT):
+        table[name] = [move[column] for move in moves]
+    table[PUSH] = pushes
+
+
+def per_frame(name: str, places: list[float]) -> list[float]:
+    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first."""
+    pairs = itertools.pairwise(places)
+    if name == "zoom":
+        return [1.0, *(rounded(after / before) for before, after in pairs)]
+    return [0.0, *(rounded(after - before) for before, after in pairs)]
+
+
+def _only_curves(scene: bpy.types.Scene) -> dict[str, bpy.types.FCurve] | None:
+    """The F-curves of Koshi's values by their paths, if they alone make them."""
+    if scene.render.frame_map_old != scene.render.frame_map_new:
+        return None
+    handlers = (*bpy.app.handlers.frame_change_pre, *bpy.app.handlers.frame_change_post)
+    if any(not str(getattr(handler, "__module__", "")).startswith(base_package) for handler in handlers):
+        return None
+    animation = scene.animation_data
+    if animation is None:
+        return {}
+    if any(driver.data_path.startswith("koshi.") for driver in animation.drivers):
+        return None
+    if len(animation.nla_tracks) or animation.use_tweak_mode:
+        return None
+    if animation.action is None:
+        return {}
+    if animation.action_influence != 1.0 or animation.action_blend_type != 'REPLACE':
+        return None
+    curves = compat.fcurves(scene)
+    if curves is None:
+        return None
+    found: dict[str, bpy.types.FCurve] = {}
+    for curve in curves:
+        if not curve.data_path.startswith("koshi."):
+            continue
+        if curve.data_path in found or not curve.is_valid:
+            return None
+        if curve.mute or (curve.group is not None and curve.group.mute) or curve.is_empty:
+            continue
+        found[curve.data_path] = curve
+    return found
+
+
+def _as_stored(prop: bpy.types.Property) -> Callable[[float], Any]:
+    """What a property holds after Blender has written a curve's value to it: cut to its range, whole if it is."""
+    if prop.type == 'INT':
+        low, high = prop.hard_min, prop.hard_max
+        return lambda value: min(max(int(value), low), high)
+    low, high = prop.hard_min, prop.hard_max
+    return lambda value: low if value < low else high if value > high else value
