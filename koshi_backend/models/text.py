@@ -6,27 +6,24 @@ The states after a few chosen layers are all that is used, so the layers above t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
 from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
-    build,
     check_vocabulary,
-    fill,
-    keep_layers,
+    load_language_model,
     load_tokenizer,
     read_config,
     read_settings,
+    stacked_states,
     tokenize,
     warn_if_cut,
 )
@@ -53,15 +50,7 @@ class TextEncoder(PromptEncoder):
     def _encode(self, prompt: str) -> TextState:
         tokens = tokenize(self.tokenizer, _chat(self.tokenizer, prompt), prompt, self.settings.length)
         warn_if_cut(tokens, prompt)
-        # The pads are masked inside the language model, yet all positions go to the transformer: it was trained so.
-        device = self.model.embed_tokens.weight.device
-        states = self.model(
-            input_ids=tokens.ids.to(device),
-            attention_mask=tokens.mask.to(device),
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-        return TextState(torch.cat([states[k] for k in self.settings.layers], dim=-1))
+        return stacked_states(self.model, tokens, self.settings.layers)
 
 
 def _chat(tokenizer: Any, prompt: str) -> str:
@@ -75,18 +64,4 @@ def _chat(tokenizer: Any, prompt: str) -> str:
 def _load_qwen(folder: Path, weights: Mapping[str, Path], layers: int, device: torch.device, dtype: torch.dtype) -> Any:
     """The first `layers` layers, without the final norm that the used states never pass."""
     config = read_config(folder, Qwen3Config)
-    keep_layers(config, layers, folder)
-    model = build(Qwen3Model, config, folder)
-    model.norm = nn.Identity()  # so that the state after the last kept layer is the raw one
-    fill(model, weights.get(folder.name, folder), "language", lambda name: _plain(name, layers), device, dtype)
-    model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
-    return model
-
-
-def _plain(name: str, layers: int) -> str | None:
-    """A tensor's name in Qwen3Model; None for those of the whole language model that are not used."""
-    name = name.removeprefix("model.")
-    layer = re.match(r"layers\.(\d+)\.", name)
-    if name in ("lm_head.weight", "norm.weight") or (layer is not None and int(layer[1]) >= layers):
-        return None
-    return name
+    return load_language_model(Qwen3Model, config, "language", folder, weights, layers, device, dtype)

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +157,23 @@ def check_vocabulary(tokenizer: Any, folder: Path, rows: int) -> None:
         )
 
 
+def stacked_states(model: Any, tokens: Tokens, layers: Sequence[int], places: Tensor | None = None) -> TextState:
+    """The states after some of a language model's layers, stacked along the channels.
+
+    Pads are masked inside of it, yet all positions go to the transformer: all families were trained so.
+    places: positions [1, length], where they are not simply counted.
+    """
+    device = model.embed_tokens.weight.device
+    states = model(
+        input_ids=tokens.ids.to(device),
+        attention_mask=tokens.mask.to(device),
+        output_hidden_states=True,
+        use_cache=False,
+        **({} if places is None else {"position_ids": places.to(device)}),
+    ).hidden_states
+    return TextState(torch.cat([states[k] for k in layers], dim=-1))
+
+
 # --- networks --------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +211,7 @@ def keep_layers(config: Any, layers: int, folder: Path) -> None:
 
 
 def language_name(name: str, layers: int, eyes: str) -> str | None:
-    """A tensor's name in a vision-language model's language model of `layers` layers.
+    """A tensor's name in a language model of `layers` layers, which may be a vision-language model's.
 
     None for what is known and not used: the parts that `eyes` (a pattern) names, the head, the last norm and the layers
     above the used ones.
@@ -206,6 +223,31 @@ def language_name(name: str, layers: int, eyes: str) -> str | None:
     if name in ("lm_head.weight", "norm.weight") or (layer is not None and int(layer[1]) >= layers):
         return None
     return name
+
+
+def load_language_model(
+    kind: type[PreTrainedModel],
+    config: Any,
+    part: Part,
+    folder: Path,
+    weights: Mapping[str, Path],
+    layers: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    eyes: str = "(?!)",
+) -> Any:
+    """The first `layers` layers of a language model, without its final norm, so that the last state is the raw one.
+
+    part: as checkpoint.py tells it in a file. weights: files that go before the folder, by the folder's name.
+    eyes: as `language_name` takes it; by default there are none.
+    """
+    keep_layers(config, layers, folder)
+    model = build(kind, config, folder)
+    model.norm = nn.Identity()
+    path = weights.get(folder.name, folder)
+    fill(model, path, part, lambda name: language_name(name, layers, eyes), device, dtype)
+    model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
+    return model
 
 
 def build(kind: type[PreTrainedModel], config: Any, folder: Path) -> Any:

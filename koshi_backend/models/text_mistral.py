@@ -12,21 +12,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Mistral3Config, MistralConfig, MistralModel
 
 from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
-    build,
     check_vocabulary,
-    fill,
-    keep_layers,
-    language_name,
+    load_language_model,
     load_tokenizer,
     read_config,
     read_settings,
+    stacked_states,
     tokenize,
     warn_if_cut,
 )
@@ -63,15 +60,7 @@ class MistralTextEncoder(PromptEncoder):
         special = bos is None or not chat.startswith(bos)
         tokens = tokenize(self.tokenizer, chat, prompt, self.settings.length, special)
         warn_if_cut(tokens, prompt)
-        # As with Klein: pads are masked here, and all positions go to the transformer.
-        device = self.model.embed_tokens.weight.device
-        states = self.model(
-            input_ids=tokens.ids.to(device),
-            attention_mask=tokens.mask.to(device),
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-        return TextState(torch.cat([states[k] for k in self.settings.layers], dim=-1))
+        return stacked_states(self.model, tokens, self.settings.layers)
 
 
 def _chat(tokenizer: Any, prompt: str) -> str:
@@ -96,10 +85,4 @@ def _load_mistral(
     config = read_config(folder, Mistral3Config, MistralConfig)
     if isinstance(config, Mistral3Config):
         config = config.text_config
-    keep_layers(config, layers, folder)
-    model = build(MistralModel, config, folder)
-    model.norm = nn.Identity()
-    path = weights.get(folder.name, folder)
-    fill(model, path, "language", lambda name: language_name(name, layers, _EYES), device, dtype)
-    model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
-    return model
+    return load_language_model(MistralModel, config, "language", folder, weights, layers, device, dtype, _EYES)

@@ -14,21 +14,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLTextConfig, Qwen3VLTextModel
 
 from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
-    build,
     check_vocabulary,
-    fill,
-    keep_layers,
-    language_name,
+    load_language_model,
     load_tokenizer,
     read_config,
     read_settings,
+    stacked_states,
     tokenize,
     warn_if_cut,
 )
@@ -63,16 +60,8 @@ class QwenVLTextEncoder(PromptEncoder):
         length = min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.settings.length)
         tokens = tokenize(self.tokenizer, chat, prompt, length)
         warn_if_cut(tokens, prompt)
-        device = self.model.embed_tokens.weight.device
         places = torch.arange(length)[None].masked_fill(tokens.mask == 0, _PAD_POSITION)
-        states = self.model(
-            input_ids=tokens.ids.to(device),
-            attention_mask=tokens.mask.to(device),
-            position_ids=places.to(device),
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-        return TextState(torch.cat([states[k] for k in self.settings.layers], dim=-1))
+        return stacked_states(self.model, tokens, self.settings.layers, places)
 
 
 def _chat(tokenizer: Any, prompt: str) -> str:
@@ -90,10 +79,6 @@ def _load_qwen_vl(
     config = read_config(folder, Qwen3VLConfig, Qwen3VLTextConfig)
     if isinstance(config, Qwen3VLConfig):
         config = config.text_config
-    keep_layers(config, layers, folder)
-    model = build(Qwen3VLTextModel, config, folder)
-    model.norm = nn.Identity()
-    path = weights.get(folder.name, folder)
-    fill(model, path, "vision_language", lambda name: language_name(name, layers, "visual"), device, dtype)
-    model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
-    return model
+    return load_language_model(
+        Qwen3VLTextModel, config, "vision_language", folder, weights, layers, device, dtype, "visual"
+    )
