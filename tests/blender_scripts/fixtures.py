@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ class Blender:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
+            # A test run in the background inherits an ignored Ctrl-C, and Python would leave it so.
+            preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(
