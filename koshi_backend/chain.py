@@ -25,7 +25,6 @@ from .guides import frame_file
 from .models.identity import model_identity
 from .models.placement import Offload
 from .models.pool import load_model, model_files, pick_device, pick_dtype
-from .models.registry import find_traits
 from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
 from .noise import noise_facts
 from .shot import Shot
@@ -77,7 +76,7 @@ class Painter:
     @staticmethod
     def of(shot: Shot, device: torch.device, dtype: torch.dtype) -> Painter:
         files = model_files(shot.model)
-        traits, kind = find_traits(shot.model), str(dtype).removeprefix("torch.")
+        traits, kind = files.traits, str(dtype).removeprefix("torch.")
         return Painter(model_identity(files), kind, device.type, traits.guided, traits.contrasted)
 
 
