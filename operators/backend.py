@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import compat, job, state
+from . import compat, job, start, state
 from .pumped import PumpedOperator
 
 
@@ -27,16 +27,16 @@ class KOSHI_OT_connect(PumpedOperator, bpy.types.Operator):
         return _idle(cls)
 
     def begin(self, context: bpy.types.Context) -> job.Job:
-        return job.start_connect(compat.edited_scene(context))
+        return start.connect(compat.edited_scene(context))
 
     def after(self, context: bpy.types.Context, finished: job.Job) -> job.Job | None:
-        scene = bpy.data.scenes.get(finished.scene)
-        record = job.running_job_of(scene, finished.jobs) if scene is not None else None
+        scene = finished.scene
+        record = start.running_job_of(scene, finished.jobs) if scene is not None else None
         if record is None:
             if finished.jobs or not state.status.message:
                 state.status.message = f"Connected to {state.status.server}" if state.status.server else ""
             return None
-        return job.start_attach(scene, record)
+        return start.attach(scene, record)
 
 
 class KOSHI_OT_stop_backend(PumpedOperator, bpy.types.Operator):
@@ -50,7 +50,7 @@ class KOSHI_OT_stop_backend(PumpedOperator, bpy.types.Operator):
         return _idle(cls)
 
     def begin(self, context: bpy.types.Context) -> job.Job:
-        return job.start_stop(compat.edited_scene(context))
+        return start.stop(compat.edited_scene(context))
 
 
 register, unregister = bpy.utils.register_classes_factory((KOSHI_OT_connect, KOSHI_OT_stop_backend))

@@ -16,7 +16,7 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import job, state
+from . import job, start, state
 from .cli_output import say
 
 INTERRUPTED = 130
@@ -94,7 +94,7 @@ class Interrupts:
 def _render(scene: bpy.types.Scene, arguments: argparse.Namespace, interrupts: Interrupts) -> dict[str, Any]:
     """One shot. Raises BridgeError for what stops it, but for Ctrl-C."""
     name = scene.name
-    running = job.start_render(scene, *frame_range(arguments))
+    running = start.render(scene, *frame_range(arguments))
     for note in state.status.notes:
         say(note)
     _follow(running, interrupts)

@@ -2,56 +2,69 @@
 """One job: a reader thread on one side, `pump` on Blender's main thread on the other.
 
 The modal operator pumps a few milliseconds at a time, background mode pumps until the job is over; what a
-message does is the same in both.
+message does is the same in both. What starts one is in start.py.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import guides, reader, sample, sequencer, settings, state
+from . import reader, sequencer, state
 
 BUDGET = 0.01  # seconds of the main thread per tick
 GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets the button back
 
 
-class Job:
-    """A worker of `reader` and its messages. Create and use it on the main thread only.
+Work = tuple[Any, ...]  # a worker of `reader` and its arguments
 
-    scene: name of the scene that gets the frames. prepare: what Blender itself has to make first, a step at a time;
-    it yields a line for the panel after each.
+
+class Job:
+    """A reader thread and its messages. Create and use it on the main thread only.
+
+    work: a worker of `reader` and its arguments; or what Blender itself has to do first, a step at a time: that yields
+    a line for the panel after each step, and returns the work.
     """
 
-    def __init__(self, scene: str, work: Any, *arguments: Any, prepare: Iterator[str] | None = None) -> None:
-        self.scene = scene
+    def __init__(self, scene: bpy.types.Scene, work: Work | Generator[str, None, Work]) -> None:
         self.over = False
-        self._prepare = prepare
         self.jobs: list[dict[str, Any]] = []  # the server's job records, once `reader.connect` has them
+        self._name, self._uid = scene.name, scene.session_uid
+        self._prepare = None if isinstance(work, tuple) else work
+        self._work = work if isinstance(work, tuple) else ()
         self._signals = reader.Signals()
         self._cancelled_at: float | None = None
         self._first = 0  # the number of the shot's first frame
-        self._work, self._arguments = work, arguments
+
+    @property
+    def scene(self) -> bpy.types.Scene | None:
+        """The scene that gets the frames, whatever it is called by now. None: it is gone."""
+        named = bpy.data.scenes.get(self._name)
+        if named is None or named.session_uid != self._uid:
+            named = next((scene for scene in bpy.data.scenes if scene.session_uid == self._uid), named)
+        return named
 
     def start(self) -> None:
-        """Start the reader thread, unless something has to be prepared first."""
+        """Start: the thread, or the first step of what comes before it. Raises BridgeError if that fails."""
         state.log()  # the thread logs; its file must be set up here
         if self._prepare is None:
-            reader.start(self._work, *self._arguments, signals=self._signals)
-
-    def _go_on_preparing(self) -> None:
-        """One more step of what has to be made first; after the last one the reader starts."""
-        assert self._prepare is not None
+            reader.start(*self._work, signals=self._signals)
+            return
         try:
             state.status.message = next(self._prepare)
-        except StopIteration:
-            self._prepare = None
+        except StopIteration as end:
+            self._prepare, self._work = None, end.value
+            reader.start(*self._work, signals=self._signals)
+
+    def _go_on_preparing(self) -> None:
+        """One more step of what has to be made first."""
+        try:
             self.start()
         except BridgeError as error:
             self._drop_preparation()
@@ -153,75 +166,19 @@ class Job:
                 status.phase, status.message = "idle", data[0]
 
     def _show(self, index: int, number: int, path: str, stored: bool) -> None:
-        status = state.status
+        status, scene = state.status, self.scene
         status.count(index, stored)
-        scene = bpy.data.scenes.get(self.scene)
+        if index < status.kept and not stored:
+            status.note(
+                "Earlier frames had to be made again, as what Blender renders of the scene has changed, or they are no "
+                "longer kept."
+            )
         if scene is None:
-            note = f'The scene "{self.scene}" is gone; its frames still arrive in {status.folder}.'
-            if note not in status.notes:
-                status.notes.append(note)
+            status.note(f'The scene "{self._name}" is gone; its frames still arrive in {status.folder}.')
             return
         step = (number - self._first) // index if index else 1
-        status.strip = sequencer.show_frame(
-            scene, status.digest, Path(path).parent, index, self._first, status.frames, status.notes, step
-        )
-
-
-def start_render(scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None) -> Job:
-    """Sample the scene and start rendering it. Raises BridgeError for what is wrong to begin with."""
-    if state.status.busy:
-        raise BridgeError("busy", "A Koshi render is already running.", "Wait for it, or cancel it first.")
-    sampled = sample.shot_from_scene(scene, frame_start, frame_end)
-    base, note = sequencer.takes_folder()
-    take = reader.Take(base, sequencer.take_stem(scene), shot=sampled.shot)
-    folder = guides.guides_folder(scene)
-    prepare = guides.render_guides(scene, sampled.shot, folder) if sampled.guides else None
-    job = Job(scene.name, reader.render, settings.backend(), take, prepare=prepare)
-    state.begin(job, scene.name, "Starting", [*sampled.notes, *([note] if note else [])])
-    state.status.frames = sampled.shot["frames"]
-    job.start()
-    return job
-
-
-def start_connect(scene: bpy.types.Scene) -> Job:
-    """Look for the backend, starting it if needed."""
-    job = Job(scene.name, reader.connect, settings.backend())
-    state.begin(job, scene.name, "Looking for the backend")
-    job.start()
-    return job
-
-
-def start_stop(scene: bpy.types.Scene) -> Job:
-    """Stop the backend."""
-    job = Job(scene.name, reader.stop)
-    state.begin(job, scene.name, "Stopping the backend")
-    state.status.server = ""
-    job.start()
-    return job
-
-
-def start_attach(scene: bpy.types.Scene, record: dict[str, Any]) -> Job:
-    """Follow a job that the backend renders already, from its first frame on."""
-    base, note = sequencer.takes_folder()
-    take = reader.Take(base, sequencer.take_stem(scene), job_id=record["id"])
-    job = Job(scene.name, reader.render, settings.backend(), take)
-    state.begin(job, scene.name, "Joining the running render", [note] if note else [])
-    job.start()
-    return job
-
-
-def running_job_of(scene: bpy.types.Scene, jobs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The newest queued or running job that this scene's strips or frame folders belong to."""
-    base, _ = sequencer.takes_folder()
-    stem = sequencer.take_stem(scene)
-    known = sequencer.shot_digests(scene)
-    for record in reversed(jobs):
-        if record.get("state") not in ("queued", "running"):
-            continue
-        digest = str(record.get("digest", ""))
-        if digest in known or reader.take_folder(base, stem, digest).is_dir():
-            return record
-    return None
+        footage = sequencer.Footage(status.digest, Path(path).parent, self._first, status.frames, step)
+        status.strip = sequencer.show_frame(scene, footage, index, status.notes)
 
 
 def server_line(status: dict[str, Any]) -> str:

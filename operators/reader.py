@@ -14,6 +14,7 @@ main thread may look at them. Every worker takes `Signals` and gives messages to
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import queue
@@ -74,6 +75,11 @@ def take_folder(base: Path, stem: str, digest: str) -> Path:
     return base / f"{stem}_{digest[:8]}"
 
 
+def shot_file(folder: Path) -> Path:
+    """Where a take's shot lies, as it was sent: beside the folder with its frames."""
+    return folder.with_name(folder.name + ".koshi.json")
+
+
 def frame_name(number: int) -> str:
     """The file name of a frame: its number, at least four digits."""
     return f"{number:04d}.png"
@@ -89,6 +95,8 @@ def render(backend: Backend, take: Take, signals: Signals) -> None:
         reply = client.submit(take.shot) if take.shot is not None else client.attach(take.job_id)
         record = reply["job"]
         folder = take_folder(take.base, take.stem, record["digest"])
+        if take.shot is not None:
+            write_whole(shot_file(folder), (json.dumps(take.shot, indent=1) + "\n").encode())
         signals.put("accepted", record, bool(reply.get("attached", take.shot is None)), str(folder))
         if _deliver(client, folder, signals) or not signals.cancel.is_set():
             return
@@ -181,7 +189,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         raise BridgeError(
             "cannot_write",
-            f"The frame {path} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {error.strerror or error}.",
             "Check that there is room on the disk and that the folder may be written to.",
         ) from error
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Render and Cancel."""
+"""Render, go on with a take, and Cancel."""
 
 from __future__ import annotations
 
 import bpy
 
-from . import compat, job, state
+from . import compat, job, sequencer, start, state
 from .pumped import PumpedOperator, redraw
 
 
@@ -17,16 +17,50 @@ class KOSHI_OT_render(PumpedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if state.status.busy:
-            cls.poll_message_set("A Koshi render is running; wait for it or cancel it")
+        return _ready(cls, context)
+
+    def begin(self, context: bpy.types.Context) -> job.Job:
+        return start.render(compat.edited_scene(context))
+
+
+class KOSHI_OT_render_from_here(PumpedOperator, bpy.types.Operator):
+    """Keep the take's frames before the playhead, and render those from the playhead on as the scene is now.
+    Where nothing has changed, they get another seed"""
+
+    bl_idname = "koshi.render_from_here"
+    bl_label = "Re-render From Here"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not _ready(cls, context):
             return False
-        if compat.edited_scene(context) is None:
-            cls.poll_message_set("There is no scene to render")
+        if sequencer.take_at_playhead(compat.edited_scene(context)) is None:
+            cls.poll_message_set("Put the playhead over a take: a strip that Koshi has rendered")
             return False
         return True
 
     def begin(self, context: bpy.types.Context) -> job.Job:
-        return job.start_render(compat.edited_scene(context))
+        return start.render_from_here(compat.edited_scene(context))
+
+
+class KOSHI_OT_resume(PumpedOperator, bpy.types.Operator):
+    """Go on with the last take, as it was when it was started. Finished frames are kept"""
+
+    bl_idname = "koshi.resume"
+    bl_label = "Resume"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not _ready(cls, context):
+            return False
+        if start.unfinished(compat.edited_scene(context)) is None:
+            cls.poll_message_set("The last take has all its frames")
+            return False
+        return True
+
+    def begin(self, context: bpy.types.Context) -> job.Job:
+        scene = compat.edited_scene(context)
+        return start.resume(scene, start.unfinished(scene))
 
 
 class KOSHI_OT_cancel(bpy.types.Operator):
@@ -48,4 +82,16 @@ class KOSHI_OT_cancel(bpy.types.Operator):
         return {'FINISHED'}
 
 
-register, unregister = bpy.utils.register_classes_factory((KOSHI_OT_render, KOSHI_OT_cancel))
+def _ready(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    if state.status.busy:
+        cls.poll_message_set("A Koshi render is running; wait for it or cancel it")
+        return False
+    if compat.edited_scene(context) is None:
+        cls.poll_message_set("There is no scene to render")
+        return False
+    return True
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (KOSHI_OT_render, KOSHI_OT_render_from_here, KOSHI_OT_resume, KOSHI_OT_cancel)
+)

@@ -32,10 +32,15 @@ class Sampled(NamedTuple):
 
 
 def shot_from_scene(
-    scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None
+    scene: bpy.types.Scene,
+    frame_start: int | None = None,
+    frame_end: int | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    painted: bool = True,
 ) -> Sampled:
     """Sample the scene's range, or the given frames, into a shot: all at once. `sampling` does it in portions."""
-    steps = sampling(scene, frame_start, frame_end, budget=float("inf"))
+    steps = sampling(scene, frame_start, frame_end, budget=float("inf"), size=size, painted=painted)
     try:
         while True:
             next(steps)
@@ -44,11 +49,19 @@ def shot_from_scene(
 
 
 def sampling(
-    scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None, budget: float = 0.01
+    scene: bpy.types.Scene,
+    frame_start: int | None = None,
+    frame_end: int | None = None,
+    budget: float = 0.01,
+    *,
+    size: tuple[int, int] | None = None,
+    painted: bool = True,
 ) -> Generator[str, None, Sampled]:
     """Sample the scene's range, or the given frames, into a shot; yields a line for a person every `budget`
     seconds.
 
+    size: width and height of a smaller picture than the scene's; what moves it by pixels shrinks with it. painted:
+    whether a model will paint; for the motion alone model and prompts do not matter.
     Of the scene's frame step every such frame counts, and what the curves do in between is added up. Moves the playhead
     and puts it back before each yield. Raises BridgeError "bad_shot" with all that Blender knows to be wrong (range,
     size, prompts, model path, drivers that do not run), and "no_scene" if the scene goes away meanwhile.
@@ -56,21 +69,22 @@ def sampling(
     first = scene.frame_start if frame_start is None else frame_start
     last = scene.frame_end if frame_end is None else frame_end
     settings, step = scene.koshi, max(scene.frame_step, 1)
-    width, height = camera.picture_size(scene)
+    whole = camera.picture_size(scene)
+    width, height = size or whole
     notes: list[str] = []
     raise_problems(
         [
             *sample_checks.check_range(first, last),
-            *sample_checks.check_size(scene, width, height),
-            *sample_checks.check_model(settings),
-            *sample_checks.check_prompts(settings, last),
+            *(() if size else sample_checks.check_size(scene, width, height)),
+            *(sample_checks.check_model(settings) if painted else ()),
+            *(sample_checks.check_prompts(settings, last) if painted else ()),
         ]
     )
     samples = Samples(first, last, step)
     name = scene.name
     for line in samples.take(name, budget):
         yield line
-        scene = _scene(name)
+        scene = scene_named(name)
     settings = scene.koshi
     raise_problems(sample_checks.check_drivers(scene))
     if bpy.app.autoexec_fail:
@@ -82,6 +96,9 @@ def sampling(
     cuts = samples.cuts(notes)
     if samples.views:
         _add_camera(table, samples, set(cuts), notes)
+    if (width, height) != whole:
+        table["translation_x"] = [values.rounded(x * width / whole[0]) for x in table["translation_x"]]
+        table["translation_y"] = [values.rounded(y * height / whole[1]) for y in table["translation_y"]]
     seeds = table.pop(SEED)
     schedules = {name: _short(column) for name, column in table.items()}
     if len(set(seeds)) > 1:
@@ -101,7 +118,7 @@ def sampling(
         "frames": len(samples.frames),
         "seed": seeds[0],
         "steps": settings.steps,
-        "prompts": _prompts(settings, samples.frames, last, notes),
+        "prompts": _prompts(settings, samples.frames, last, notes) if painted else [{"frame": 0, "text": "motion"}],
         "schedules": schedules,
         "feedback": {"carry": "pixels", "condition": CONDITIONS[settings.mode]},
         "strength_convention": "denoise",
@@ -134,7 +151,7 @@ class Samples:
 
     def take(self, name: str, budget: float) -> Iterator[str]:
         """Read everything of the scene called `name`; a line for a person every `budget` seconds."""
-        scene, names = _scene(name), (*SCHEDULES, SEED)
+        scene, names = scene_named(name), (*SCHEDULES, SEED)
         every = range(self.first, self.last + 1)
         direct = values.direct(scene, names, every)
         self.table = {name: [] for name in names} if direct is None else direct
@@ -143,7 +160,7 @@ class Samples:
         # With a step, motion counts between its frames too; everything else is of no interest there.
         done = 0
         while done < len(todo):
-            scene = _scene(name)
+            scene = scene_named(name)
             until = time.monotonic() + budget
             with evaluated(scene) as depsgraph:
                 while done < len(todo):
@@ -237,7 +254,7 @@ def _add_camera(table: dict[str, list[Any]], samples: Samples, cuts: set[int], n
     notes.append(f"Camera motion at {samples.views[0].focus:.4g} units: {'; then '.join(sources)}.")
 
 
-def _scene(name: str) -> bpy.types.Scene:
+def scene_named(name: str) -> bpy.types.Scene:
     """The scene of a name, which may have gone since the last look."""
     scene = bpy.data.scenes.get(name)
     if scene is None:

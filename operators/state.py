@@ -25,8 +25,10 @@ class Status:
 
     phase: "idle", "starting", "rendering", "cancelling", "done", "cancelled" or "failed".
     scene: name of the rendered scene; names only, because Blender's objects may vanish between two ticks.
+    kept: how many of the shot's first frames are meant to come from an earlier take as they are.
     done, frames, made, stored: counts of frames; seconds: of the whole render, once it is over.
     first_made: when the first frame was made (time.monotonic), to tell how long the rest takes.
+    longest_tick: seconds of the operator's longest tick in the window.
     folder: where the frames lie. error: the last error as {"code", "message", "hint", "problems"}.
     notes: remarks on the shot that do not stop it.
     """
@@ -42,6 +44,8 @@ class Status:
     made: int = 0
     stored: int = 0
     seconds: float = 0.0
+    kept: int = 0
+    longest_tick: float = 0.0
     folder: str = ""
     strip: str = ""
     server: str = ""
@@ -61,6 +65,11 @@ class Status:
         self.made += not stored
         if not stored and not self.first_made:
             self.first_made = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """A remark, told once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     @property
     def left(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from ..operators import compat, state
+from ..operators import compat, start, state
 from ..operators.camera import picture_size
 from .preferences import draw_error, wrapped
 
@@ -68,6 +68,10 @@ class _Main:
             big = layout.column()
             big.scale_y = 1.8
             big.operator("koshi.render", text="Render", icon='RENDER_ANIMATION')
+            more = layout.row(align=True)
+            if (take := start.unfinished(scene)) is not None:
+                more.operator("koshi.resume", text=f"Resume ({take.shown} of {take.places})", icon='PLAY')
+            more.operator("koshi.render_from_here", text="From Here", icon='TRACKING_FORWARDS')
         _draw_lines(layout.column(align=True), _summary(scene), context)
         if status.error:
             draw_error(layout, status.error, context)

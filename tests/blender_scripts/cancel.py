@@ -12,8 +12,8 @@ import bpy
 sys.path.insert(0, os.path.dirname(__file__))
 from inside import koshi, result
 
-job, state = koshi("operators.job"), koshi("operators.state")
-running = job.start_render(bpy.context.scene)
+start, state = koshi("operators.start"), koshi("operators.state")
+running = start.render(bpy.context.scene)
 longest = 0.0
 while state.status.done < 2 and not running.over:
     begin = time.monotonic()

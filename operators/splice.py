@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A take's first frames as they are, and the rest as the scene is now: two shots become one. No bpy.
+
+A frame depends on nothing but what holds up to it (the frame chain), so that the frames before the splice come from
+the store, and the new shot is one like any other: it can be exported, and rendered on a farm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..bridge_server.protocol import BridgeError
+
+# What may differ from the splice on; anything else a shot says holds for the whole of it.
+_PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps"}
+_WORDS = {
+    "model": "the model", "width": "the width", "height": "the height", "frame_start": "the first frame",
+    "frame_step": "the frame step", "steps": "the steps", "feedback": "the mode", "guides": "structure or mask",
+    "init_image": "what it starts from", "source": "the motion's source",
+}  # fmt: skip
+RESEED = 1000  # further than the seeds of a take's own frames lie apart, most often
+
+
+def splice(old: dict[str, Any], new: dict[str, Any], at: int) -> dict[str, Any]:
+    """`new`, whose frames before `at` (from 0) are `old`'s. Both as Blender samples them.
+
+    Raises BridgeError "cannot_splice" where `old` has no frame before `at`, or where they differ in what holds for a
+    whole shot.
+    """
+    if not 0 < at <= old["frames"] or at >= new["frames"]:
+        first, step = old["frame_start"], old.get("frame_step", 1)
+        raise BridgeError(
+            "cannot_splice",
+            f"Frame {first + at * step} cannot go on from this take, which has the frames {first} to "
+            f"{first + (old['frames'] - 1) * step}.",
+            "Put the playhead after the take's first frame, and before the end of the scene's range.",
+        )
+    _check_alike(old, new)
+    out = dict(new)
+    names = sorted({*old["schedules"], *new["schedules"]})
+    out["schedules"] = {name: _short(_column(old, name)[:at] + _column(new, name)[at:]) for name in names}
+    seeds = _column(old, "seed")[:at] + _column(new, "seed")[at:]
+    out["seed"] = old["seed"]
+    out["schedules"].pop("seed", None)
+    if any(seed != old["seed"] for seed in seeds):
+        out["schedules"]["seed"] = seeds
+    out["prompts"] = _prompts(old["prompts"], new["prompts"], at)
+    out.pop("motion", None)
+    if motion := _motion(old.get("motion", {}), new.get("motion", {}), at):
+        out["motion"] = motion
+    return out
+
+
+def unchanged(old: dict[str, Any], shot: dict[str, Any], at: int) -> bool:
+    """Whether a spliced shot has nothing from frame `at` on that `old` has not."""
+    end, names = shot["frames"], {*shot["schedules"], "seed"}
+    if end > old["frames"] or any(_column(old, name)[at:end] != _column(shot, name)[at:] for name in names):
+        return False
+    prompts = [prompt for prompt in _prompts(old["prompts"], old["prompts"], at) if prompt["frame"] < end]
+    before, now = old.get("motion", {}), shot.get("motion", {})
+    same_cuts = [cut for cut in before.get("cuts", []) if cut < end] == now.get("cuts", [])
+    return prompts == shot["prompts"] and same_cuts and before.get("cameras", [])[:end] == now.get("cameras", [])
+
+
+def reseeded(shot: dict[str, Any], at: int, times: int = 1) -> dict[str, Any]:
+    """The shot with other seeds from frame `at` on."""
+    seeds = _column(shot, "seed")
+    seeds = seeds[:at] + [seed + RESEED * times for seed in seeds[at:]]
+    return {**shot, "schedules": {**shot["schedules"], "seed": seeds}}
+
+
+def _check_alike(old: dict[str, Any], new: dict[str, Any]) -> None:
+    differs = [name for name in sorted({*old, *new} - _PER_FRAME) if old.get(name) != new.get(name)]
+    if old.get("motion", {}).get("source") != new.get("motion", {}).get("source"):
+        differs.append("source")
+    if set(old["schedules"]) - {"seed"} != set(new["schedules"]) - {"seed"}:
+        differs.append("schedules")
+    if differs:
+        what = [_WORDS.get(name, name) for name in differs]
+        listed = ", ".join(what[:-1]) + " and " + what[-1] if len(what) > 1 else what[0]
+        raise BridgeError(
+            "cannot_splice",
+            f"This take was rendered with other settings for the whole shot: {listed}.",
+            "Set them back to go on from it, or render the shot anew.",
+        )
+
+
+def _column(shot: dict[str, Any], name: str) -> list[Any]:
+    value = shot["schedules"].get(name, shot["seed"] if name == "seed" else None)
+    return list(value) if isinstance(value, list) else [value] * shot["frames"]
+
+
+def _short(column: list[Any]) -> Any:
+    return column[0] if len(set(column)) == 1 else column
+
+
+def _prompts(old: list[dict[str, Any]], new: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    """Prompts in the order of their frames; a text that only repeats the one before it is left out."""
+    before = [prompt for prompt in old if prompt["frame"] < at]
+    held = {**max((p for p in new if p["frame"] <= at), key=lambda p: p["frame"]), "frame": at}
+    out: list[dict[str, Any]] = []
+    for prompt in [*before, held, *(p for p in new if p["frame"] > at)]:
+        if not out or {**prompt, "frame": 0} != {**out[-1], "frame": 0}:
+            out.append(prompt)
+    return out
+
+
+def _motion(old: dict[str, Any], new: dict[str, Any], at: int) -> dict[str, Any]:
+    out = {key: value for key, value in new.items() if key not in ("cuts", "cameras")}
+    if cuts := [c for c in old.get("cuts", []) if c < at] + [c for c in new.get("cuts", []) if c >= at]:
+        out["cuts"] = cuts
+    if "cameras" in new:
+        out["cameras"] = old["cameras"][:at] + new["cameras"][at:]
+    return out

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What starts a job: rendering a scene, going on with a take, joining a render, looking for the backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import Any
+
+import bpy
+
+from ..bridge_server.protocol import BridgeError
+from . import guides, reader, sample, sequencer, settings, splice, state
+from .job import Job, Work
+from .sequencer import Take
+
+
+def render(scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None) -> Job:
+    """Sample the scene and render it. Raises BridgeError for what is wrong to begin with."""
+
+    def prepare() -> Generator[str, None, Work]:
+        sampled = yield from sample.sampling(scene, frame_start, frame_end, _budget())
+        return (yield from _render(scene.name, sampled.shot, sampled.notes, sampled.guides))
+
+    return _begin(scene, prepare(), "Starting")
+
+
+def render_from_here(scene: bpy.types.Scene) -> Job:
+    """Render the frames from the playhead on as the scene is now; those before stay the take's under the playhead.
+
+    Where nothing has changed from there on, the seed does. Raises BridgeError "no_take" and "cannot_splice".
+    """
+    take = sequencer.take_at_playhead(scene)
+    if take is None:
+        raise BridgeError(
+            "no_take", f"No take of Koshi's is at frame {scene.frame_current}.", "Put the playhead over one, or Render."
+        )
+    old, frame = shot_of(take), scene.frame_current
+    count = len(sequencer.takes(scene))
+
+    def prepare() -> Generator[str, None, Work]:
+        sampled = yield from sample.sampling(scene, budget=_budget())
+        at = -((old["frame_start"] - frame) // old.get("frame_step", 1))
+        shot, notes = splice.splice(old, sampled.shot, at), list(sampled.notes)
+        begin = old["frame_start"] + at * old.get("frame_step", 1)
+        # What Blender renders of the scene may have changed where the shot has not.
+        if splice.unchanged(old, shot, at) and not sampled.guides:
+            shot = splice.reseeded(shot, at, count)
+            seed = shot["schedules"]["seed"][at]
+            notes.append(f"Nothing has changed from frame {begin} on: it gets another seed, {seed:.0f}.")
+        state.status.kept = at
+        return (yield from _render(scene.name, shot, notes, sampled.guides))
+
+    return _begin(scene, prepare(), "Starting")
+
+
+def resume(scene: bpy.types.Scene, take: Take) -> Job:
+    """Go on with a take as it was when it was started. Raises BridgeError "no_take"."""
+    shot = shot_of(take)
+    notes = ["This take goes on as it was started; changes to the scene since then are not in it."]
+    needs_guides = "guides" in shot or "init_image" in shot
+    return _begin(scene, _render(scene.name, shot, notes, needs_guides), "Going on")
+
+
+def unfinished(scene: bpy.types.Scene) -> Take | None:
+    """The take to go on with: the last one of the scene's strips, if it lacks frames."""
+    takes = sequencer.takes(scene)
+    return takes[-1] if takes and not takes[-1].whole else None
+
+
+def shot_of(take: Take) -> dict[str, Any]:
+    """The shot of a take, as it was sent. Raises BridgeError "no_take"."""
+    file = reader.shot_file(take.folder)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise BridgeError(
+            "no_take", f"What the take was rendered from cannot be read from {file}: {why}.", "Render the shot anew."
+        ) from error
+
+
+def attach(scene: bpy.types.Scene, record: dict[str, Any]) -> Job:
+    """Follow a job that the backend renders already, from its first frame on."""
+    base, note = sequencer.takes_folder()
+    take = reader.Take(base, sequencer.take_stem(scene), job_id=record["id"])
+    job = _begin(scene, (reader.render, settings.backend(), take), "Joining the running render")
+    state.status.notes += [note] if note else []
+    return job
+
+
+def connect(scene: bpy.types.Scene) -> Job:
+    """Look for the backend, starting it if needed."""
+    return _begin(scene, (reader.connect, settings.backend()), "Looking for the backend")
+
+
+def stop(scene: bpy.types.Scene) -> Job:
+    """Stop the backend."""
+    job = _begin(scene, (reader.stop,), "Stopping the backend")
+    state.status.server = ""
+    return job
+
+
+def running_job_of(scene: bpy.types.Scene, jobs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The newest queued or running render that this scene's strips or frame folders belong to."""
+    base, _ = sequencer.takes_folder()
+    stem = sequencer.take_stem(scene)
+    known = {take.digest for take in sequencer.takes(scene)}
+    for record in reversed(jobs):
+        if record.get("state") not in ("queued", "running") or record.get("kind", "render") != "render":
+            continue
+        digest = str(record.get("digest", ""))
+        if digest in known or reader.take_folder(base, stem, digest).is_dir():
+            return record
+    return None
+
+
+def _budget() -> float:
+    """Seconds of the main thread that a portion of sampling may take."""
+    return float("inf") if bpy.app.background else 0.008
+
+
+def _begin(scene: bpy.types.Scene, work: Work | Generator[str, None, Work], message: str) -> Job:
+    if state.status.busy:
+        raise BridgeError("busy", "A Koshi render is already running.", "Wait for it, or cancel it first.")
+    job = Job(scene, work)
+    state.begin(job, scene.name, message)
+    try:
+        job.start()
+    except BridgeError:
+        state.let_go()
+        raise
+    return job
+
+
+def _render(name: str, shot: dict[str, Any], notes: list[str], needs_guides: bool) -> Generator[str, None, Work]:
+    """From a shot to the work of rendering it, with what Blender has to render for it in between."""
+    scene = sample.scene_named(name)
+    base, note = sequencer.takes_folder()
+    take = reader.Take(base, sequencer.take_stem(scene), shot=shot)
+    state.status.frames = shot["frames"]
+    state.status.notes += [*notes, *([note] if note else [])]
+    if needs_guides:
+        yield from guides.render_guides(scene, shot, guides.guides_folder(scene))
+    return reader.render, settings.backend(), take

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cancel and resume a take, render it anew from a frame on, and fill the sequencer with a long one: `-- FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import bpy
+
+sys.path.insert(0, os.path.dirname(__file__))
+from inside import arguments, koshi, result
+
+start, state, compat = koshi("operators.start"), koshi("operators.state"), koshi("operators.compat")
+sequencer, reader = koshi("operators.sequencer"), koshi("operators.reader")
+protocol = koshi("bridge_server.protocol")
+scene = bpy.context.scene
+
+
+def ended(job) -> dict:
+    job.run()
+    state.job = None
+    status = state.status
+    frames = sorted(Path(status.folder).iterdir()) if status.folder else []
+    return {
+        "phase": status.phase, "error": status.error, "made": status.made, "stored": status.stored,
+        "done": status.done, "notes": status.notes, "digest": status.digest, "kept": status.kept,
+        "frames": {path.name: path.read_bytes().hex() for path in frames if path.suffix == ".png"},
+    }  # fmt: skip
+
+
+def takes() -> list[list[int]]:
+    return [[take.shown, take.places] for take in sequencer.takes(scene)]
+
+
+def refused(begin, *given) -> dict:
+    try:
+        begin(*given)
+    except protocol.BridgeError as error:
+        return error.as_dict()
+    return {}
+
+
+seen: dict = {"none": refused(start.render_from_here, scene)}
+
+# Cancelled after two frames, changed, resumed.
+running = start.render(scene)
+while state.status.done < 2 and not running.over:
+    running.pump(wait=0.05)
+running.cancel()
+seen["cancelled"] = {**ended(running), "takes": takes(), "poll": bpy.ops.koshi.resume.poll()}
+scene.koshi.strength = 0.9
+seen["resumed"] = {**ended(start.resume(scene, start.unfinished(scene))), "takes": takes()}
+seen["resumed"]["poll"] = bpy.ops.koshi.resume.poll()
+scene.koshi.strength = 0.35
+
+# From frame 9 on with another prompt, then again with nothing changed.
+scene.frame_set(9)
+scene.koshi.prompts[1].text = "a desert at noon, photo"
+seen["from_here"] = {**ended(start.render_from_here(scene)), "takes": takes()}
+newest = max(compat.strips(scene.sequence_editor), key=lambda strip: strip.channel)
+scene.sequence_editor.active_strip = newest
+seen["again"] = ended(start.render_from_here(scene))
+steps, scene.koshi.steps = scene.koshi.steps, scene.koshi.steps + 1
+seen["steps"] = refused(start.render_from_here, scene)
+scene.koshi.steps = steps
+scene.frame_set(scene.frame_start)
+seen["first"] = refused(start.render_from_here, scene)
+
+# The scene is renamed while it renders.
+scene.koshi.seed += 1
+running = start.render(scene)
+scene.name = "Renamed"
+seen["renamed"] = {**ended(running), "takes": takes()}
+
+# 10,000 frames.
+(folder,) = arguments()
+long_scene = bpy.data.scenes.new("Long")
+one = next(iter(Path(state.status.folder).glob("*.png"))).read_bytes()
+footage = sequencer.Footage("0" * 64, Path(folder), 1, 10_000)
+for index in range(footage.frames):
+    (footage.folder / reader.frame_name(1 + index)).write_bytes(one)
+begin = time.monotonic()
+for index in range(footage.frames):
+    sequencer.show_frame(long_scene, footage, index, [])
+seen["seconds"] = time.monotonic() - begin
+strips = compat.strips(long_scene.sequence_editor)
+seen["long"] = [[*compat.strip_range(strip), strip.channel, len(strip.elements)] for strip in strips]
+seen["names"] = [strip.elements[k].filename for strip in strips for k in (0, -1)]
+(take,) = sequencer.takes(long_scene)
+seen["whole"] = take.whole
+strips.remove(strips[3])
+sequencer.show_frame(long_scene, footage, footage.frames - 1, [])
+seen["mended"] = sum(len(strip.elements) for strip in strips)
+
+# Every third scene frame.
+stepped = bpy.data.scenes.new("Stepped")
+for index in range(500):
+    footage = sequencer.Footage("1" * 64, Path(folder), 1, 500, 3)
+    sequencer.show_frame(stepped, footage, index, [])
+strips = compat.strips(stepped.sequence_editor)
+seen["stepped"] = [element.filename for strip in strips for element in strip.elements]
+result(seen)
