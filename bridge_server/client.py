@@ -93,16 +93,24 @@ class Client:
             self._socket.close()
         self._selector.close()
 
-    def submit(self, shot: Header, device: str | None = None) -> Header:
+    def submit(self, shot: Header, device: str | None = None, kind: str = "render") -> Header:
         """Asks for `shot` to be rendered and follows the job; returns {"job": record, "attached": bool, ...}.
 
         device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is.
+        kind: "render"; "preview", the same as a job of its own; "motion", how the picture moves, without a model.
 
-        The same shot again joins the job that is queued or running: its frames so far arrive as events first.
-        Raises BridgeError "bad_shot" with every fault in `problems`.
+        The same shot again joins the job of its kind that is queued or running: its frames so far arrive as events
+        first. Raises BridgeError "bad_shot" with every fault in `problems`, "old_backend" if the server knows no kinds.
         """
-        chosen = {"device": device} if device else {}
-        return self._request({"type": "submit", "shot": shot, **chosen}, max(self.timeout, SUBMIT_TIMEOUT))
+        chosen = {name: value for name, value in (("device", device), ("kind", kind)) if value and value != "render"}
+        reply = self._request({"type": "submit", "shot": shot, **chosen}, max(self.timeout, SUBMIT_TIMEOUT))
+        record = reply.get("job")
+        if kind != "render" and isinstance(record, dict) and record.get("kind") != kind:
+            if not reply.get("attached"):
+                self.cancel(str(record.get("id")))
+            message = "The Koshi backend that is running is older than this add-on and makes no previews."
+            raise BridgeError("old_backend", message, "Stop the backend in Koshi's preferences, then try again.")
+        return reply
 
     def attach(self, job: str) -> Header:
         """Follows the job with this id from its first frame on. Raises BridgeError "unknown_job"."""

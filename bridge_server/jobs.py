@@ -15,6 +15,9 @@ from typing import Literal
 from .protocol import BridgeError, Header
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["render", "preview", "motion"]
+
+KINDS: tuple[Kind, ...] = ("render", "preview", "motion")
 
 MAX_QUEUED = 200  # jobs
 KEPT = 50  # ended jobs whose records stay
@@ -32,7 +35,11 @@ class FrameRecord:
 
 @dataclass
 class Job:
-    """One shot on its way. `listeners` are called after every change; seconds are Unix time."""
+    """One shot on its way. `listeners` are called after every change; seconds are Unix time.
+
+    kind: "render"; "preview", which renders too but is a job of its own, so that whoever cancels it takes no render
+    away from anybody; "motion", the moved picture without a model.
+    """
 
     id: str
     digest: str
@@ -41,6 +48,7 @@ class Job:
     frame_start: int
     model: str
     device: str | None = None  # None: the best there is
+    kind: Kind = "render"
     submitted: float = field(default_factory=time.time)
     state: State = "queued"
     log: list[FrameRecord] = field(default_factory=list)
@@ -70,6 +78,7 @@ class Job:
         """What clients see of a job."""
         return {
             "id": self.id,
+            "kind": self.kind,
             "digest": self.digest,
             "state": self.state,
             "frames": self.frames,
@@ -139,18 +148,25 @@ class Queue:
         return [job for job in self.jobs.values() if job.active]
 
     def submit(
-        self, digest: str, shot: Header, frames: int, frame_start: int, model: str, device: str | None = None
+        self,
+        digest: str,
+        shot: Header,
+        frames: int,
+        frame_start: int,
+        model: str,
+        device: str | None = None,
+        kind: Kind = "render",
     ) -> tuple[Job, bool]:
-        """The job for this shot, and whether it was there before. Raises BridgeError "queue_full"."""
+        """The job of this kind for this shot, and whether it was there before. Raises BridgeError "queue_full"."""
         active = self.active
         for job in active:
-            if (job.digest, job.device) == (digest, device):
+            if (job.digest, job.device, job.kind) == (digest, device, kind):
                 return job, True
         if len(active) >= MAX_QUEUED:
             message = f"{MAX_QUEUED} jobs are waiting already."
             raise BridgeError("queue_full", message, "Cancel some of them, or wait until some are done.")
         self._count += 1
-        job = Job(f"{digest[:16]}-{self._count}", digest, shot, frames, frame_start, model, device)
+        job = Job(f"{digest[:16]}-{self._count}", digest, shot, frames, frame_start, model, device, kind)
         self.jobs[job.id] = job
         if active:
             job.say(f"waiting for {len(active)} other job" + "s" * (len(active) > 1))

@@ -13,13 +13,13 @@ import logging
 import os
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from koshi_backend.errors import KoshiError
 from koshi_backend.shot import load_shot
 
 from . import protocol
-from .jobs import Subscription
+from .jobs import KINDS, Kind, Subscription
 from .protocol import BridgeError, Decoder, Header
 
 if TYPE_CHECKING:
@@ -144,13 +144,20 @@ class Session:
         jobs, supervisor = self._server.jobs, self._server.supervisor
         match request["type"]:
             case "submit":
+                data, kind = _asked(request)
                 # In a thread: checking a very long shot must not hold up the other clients.
-                shot = await asyncio.to_thread(load_shot, request.get("shot"))
+                shot = await asyncio.to_thread(load_shot, data)
                 device = request.get("device")
                 if device is not None and not isinstance(device, str):
                     raise BridgeError("bad_message", "The device of a job is text, such as cuda:1.")
                 job, attached = jobs.submit(
-                    shot.digest, request["shot"], shot.frames, shot.frame_start, shot.model, device or None
+                    shot.digest,
+                    data,
+                    shot.frames if kind == "motion" else shot.film_frames,
+                    shot.frame_start,
+                    "" if kind == "motion" else shot.model,
+                    device or None,
+                    kind,
                 )
                 supervisor.wake()
                 return {"type": "accepted", **self._follow(job.id), "attached": attached}
@@ -227,6 +234,19 @@ class Session:
         """Tells a client why the connection ends, as far as it still listens."""
         with suppress(OSError, TimeoutError):
             await self._send({"type": "error", "error": error.as_dict()})
+
+
+def _asked(request: Header) -> tuple[Any, Kind]:
+    """The document that a submit brings, and the kind of job. Raises BridgeError "unknown_kind"."""
+    data: Any = request.get("shot")
+    kind = request.get("kind", "render")
+    if kind not in KINDS:
+        message = f"The server does not know jobs of the kind {kind!r:.40}."
+        raise BridgeError("unknown_kind", message, "Update the Koshi backend (run its set-up again).")
+    if kind == "motion" and isinstance(data, dict):
+        # Motion needs no model, not even one that could be asked what it can do.
+        data = {name: value for name, value in data.items() if name != "model"}
+    return data, kind
 
 
 def _lost_frame(event: Header) -> BridgeError:

@@ -183,7 +183,8 @@ class Supervisor:
             worker = self._worker
             if job.state != "running":  # cancelled while the worker started
                 break
-            worker.send({"type": "render", "job": job.id, "shot": job.shot, "device": job.device})
+            order = {"type": "render", "job": job.id, "shot": job.shot, "device": job.device, "kind": job.kind}
+            worker.send(order)
             if await self._follow(worker, job) or not job.active:
                 break
             self._deaths += 1

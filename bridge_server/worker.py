@@ -2,7 +2,8 @@
 """The process that renders: the only one with torch. The server feeds it, and may lose it at any time.
 
 Messages come on stdin and go out on stdout, framed as on the socket:
- in   render {"job", "shot", "device"}, cancel {"job"}; the end of stdin means that the server is gone, and so are we
+ in   render {"job", "shot", "device", "kind"}, cancel {"job"}; the end of stdin means that the server is gone,
+      and so are we
  out  ready {"pid"}, progress {"job", ...}, frame {"job", "index", "number", "key", "stored"} + PNG,
       done {"job"}, failed {"job", "error"}, cancelled {"job"}
 Whatever a library prints goes to stderr, which the server keeps in its log.
@@ -42,7 +43,7 @@ class Worker:
         while True:
             order = self._renders.get()
             job = str(order["job"])
-            self._send({**self._render(job, order["shot"], order.get("device")), "job": job})
+            self._send({**self._render(job, order["shot"], order.get("device"), order.get("kind")), "job": job})
             self._cancelled.discard(job)
 
     def _listen(self) -> None:
@@ -63,8 +64,9 @@ class Worker:
         elif order["type"] == "cancel":
             self._cancelled.add(str(order["job"]))
 
-    def _render(self, job: str, shot_data: Header, device: str | None = None) -> Header:
-        """Renders one shot and sends its frames. Returns the message that ends the job, without its id."""
+    def _render(self, job: str, shot_data: Header, device: str | None = None, kind: str | None = None) -> Header:
+        """Renders one shot, or only its motion, and sends the frames. Returns the message that ends the job, without
+        its id."""
         try:
             # Imported late: reading orders must not wait for torch, and a missing package becomes a message.
             from koshi_backend.environment import prepare
@@ -72,6 +74,7 @@ class Worker:
             prepare()
             from koshi_backend.chain import Progress, render_shot
             from koshi_backend.errors import Cancelled, KoshiError
+            from koshi_backend.preview import kept_motion_frames
             from koshi_backend.shot import load_shot
             from koshi_backend.store import FrameStore
         except ImportError as error:
@@ -84,14 +87,15 @@ class Worker:
                 | {"message": p.message}
             )
 
+        def cancelled() -> bool:
+            return job in self._cancelled
+
         try:
-            frames = render_shot(
-                load_shot(shot_data),
-                store=FrameStore(),
-                device=device,
-                progress=progress,
-                cancelled=lambda: job in self._cancelled,
-            )
+            shot, store = load_shot(shot_data), FrameStore()
+            if kind == "motion":
+                frames = kept_motion_frames(shot, store, cancelled)
+            else:
+                frames = render_shot(shot, store=store, device=device, progress=progress, cancelled=cancelled)
             for frame in frames:
                 header = {"type": "frame", "job": job, "index": frame.index, "number": frame.number}
                 self._send({**header, "key": frame.key, "stored": frame.stored}, frame.png)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from .motion.anchor import Anchored
 from .moves import Moves
 from .pictures import read_picture
 from .shot import Shot
+from .store import Entry, FrameStore
 
 _HIDDEN = 0.22  # grey of what a model would paint
 _SQUARES = 8  # of the checkerboard, along the shorter side
@@ -56,7 +58,20 @@ def motion_frames(shot: Shot, cancelled: Callable[[], bool] | None = None) -> It
                     shown = torch.lerp(shown, fresh, _OVERLAY)
                 anchored = Anchored.at(shown, border)
         whole = (shown[0].permute(1, 2, 0) * FULL).round().numpy().astype(np.uint16)
-        yield Frame(index, shot.number(index), "", encode_png(whole), False)
+        png = encode_png(whole)
+        # No frame of the chain has such a key: nothing is ever painted on top of these.
+        yield Frame(index, shot.number(index), hashlib.sha256(b"motion " + png).hexdigest(), png, False)
+
+
+def kept_motion_frames(shot: Shot, store: FrameStore, cancelled: Callable[[], bool] | None = None) -> Iterator[Frame]:
+    """The same, each frame put into `store` before it is yielded: for readers that come later. Only the PNG is kept.
+
+    Raises what `motion_frames` does, and KoshiError("store_write").
+    """
+    for frame in motion_frames(shot, cancelled):
+        if not store.path(frame.key).exists():
+            store.put(frame.key, Entry(np.zeros((0, 0, 3), np.uint16), frame.png, np.zeros(0)))
+        yield frame
 
 
 def checkerboard(width: int, height: int, count: int) -> Tensor:

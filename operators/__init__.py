@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from . import backend, bake, cli, engine, guides, prompts, render, state
+from . import backend, bake, cli, engine, guides, motion_preview, preview, prompts, pumped, render, state
 
 
 def register() -> None:
     """Add the operators and the `koshi` command."""
-    for module in (prompts, backend, bake, guides, render, engine, cli):
+    for module in (prompts, backend, bake, guides, render, preview, motion_preview, engine, cli):
         module.register()
 
 
 def unregister() -> None:
     """Remove them; a render in progress goes on in the backend and can be found again."""
+    pumped.stop()
     state.let_go()
-    for module in (cli, engine, render, guides, bake, backend, prompts):
+    for module in (cli, engine, motion_preview, preview, render, guides, bake, backend, prompts):
         module.unregister()
     state.close_log()

@@ -17,7 +17,7 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from . import compat
-from .camera import STATE
+from .camera import STATE, picture_size
 from .guide_keys import Look, Looks, is_current, key_of, remember
 from .raycast import write_depth
 
@@ -91,7 +91,7 @@ class _Stage:
     def __init__(self, copy: bpy.types.Scene, kind: str, job: GuideJob, stack: ExitStack) -> None:
         self.copy, self.kind, self.job, self._stack = copy, kind, job, stack
         self._pinholes: dict[str, bpy.types.Object] = {}
-        _tidy(copy, job.threads)
+        _tidy(copy, job)
         _SET_UP[kind](copy, job, stack)
 
     def render(self, frame: int, now: Look, path: Path) -> None:
@@ -197,7 +197,7 @@ def _marked(scene: bpy.types.Scene, collection: str) -> Iterator[None]:
             item.pass_index = index
 
 
-def _tidy(copy: bpy.types.Scene, threads: int) -> None:
+def _tidy(copy: bpy.types.Scene, job: GuideJob) -> None:
     """Nothing but the scene, whole: what Koshi paints has no border, no strips and no stamp."""
     render = copy.render
     render.use_compositing = render.use_sequencer = render.use_border = False
@@ -206,8 +206,10 @@ def _tidy(copy: bpy.types.Scene, threads: int) -> None:
     for name in dir(render):
         if name.startswith("use_stamp"):  # else files hold the date, and no two are the same
             setattr(render, name, False)
-    if threads:
-        render.threads_mode, render.threads = 'FIXED', threads
+    if picture_size(copy) != (job.width, job.height):  # a preview's
+        render.resolution_x, render.resolution_y, render.resolution_percentage = job.width, job.height, 100
+    if job.threads:
+        render.threads_mode, render.threads = 'FIXED', job.threads
     # The camera is told for each frame: in stretched time the markers would be at other frames.
     copy.timeline_markers.clear()
     for layer in copy.view_layers[1:]:

@@ -42,10 +42,12 @@ def wanted(settings: Any) -> bool:
     return settings.start == 'SCENE' or settings.structure != 'NONE' or settings.mask is not None
 
 
-def guides_folder(scene: bpy.types.Scene) -> Path:
-    """Where a scene's guides lie: always the same place, so that the same shot stays the same shot."""
+def guides_folder(scene: bpy.types.Scene, preview: bool = False) -> Path:
+    """Where a scene's guides lie: always the same place, so that the same shot stays the same shot. preview: the small
+    ones, which must not displace the others."""
     place = hashlib.sha256(bpy.data.filepath.encode()).hexdigest()[:8]
-    return cache_folder() / "guides" / f"{bpy.path.clean_name(scene.name) or 'Scene'}_{place}"
+    small = "_preview" if preview else ""
+    return cache_folder() / "guides" / f"{bpy.path.clean_name(scene.name) or 'Scene'}_{place}{small}"
 
 
 def guides_of(scene: bpy.types.Scene, parallel: bool) -> dict[str, Any]:
@@ -117,14 +119,15 @@ def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) ->
 
 def clear(scene: bpy.types.Scene) -> int:
     """Forget a scene's guides; returns how many files that were. Raises BridgeError "guides"."""
-    folder = guides_folder(scene)
-    count = sum(1 for _ in folder.glob("*_*.*")) if folder.is_dir() else 0
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise BridgeError("guides", f"{error.filename} cannot be deleted: {error.strerror}.") from error
+    count = 0
+    for folder in (guides_folder(scene), guides_folder(scene, preview=True)):
+        count += sum(1 for _ in folder.glob("*_*.*")) if folder.is_dir() else 0
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise BridgeError("guides", f"{error.filename} cannot be deleted: {error.strerror}.") from error
     return count
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,10 @@ from . import state
 from .job import BUDGET, Job
 
 TICK = 0.1  # seconds
-SHOWING = {'VIEW_3D', 'SEQUENCE_EDITOR', 'PREFERENCES'}
+SHOWING = {'VIEW_3D': 'UI', 'SEQUENCE_EDITOR': 'UI', 'PREFERENCES': 'WINDOW'}  # where Koshi's panels are
+LOST = "Something unexpected went wrong in Blender while Koshi showed what has arrived. The backend goes on."
+
+_timers: list[Any] = []  # of the operators that run
 
 
 class PumpedOperator:
@@ -46,6 +50,7 @@ class PumpedOperator:
             return {'CANCELLED'}
         manager = context.window_manager
         self._timer = manager.event_timer_add(TICK, window=context.window)
+        _timers.append(self._timer)
         manager.modal_handler_add(self)
         redraw()
         return {'RUNNING_MODAL'}
@@ -59,6 +64,30 @@ class PumpedOperator:
             return {'PASS_THROUGH'}
         if self._job is None or self._job is not state.job:
             return self._stop_timer(context, {'CANCELLED'})
+        begin = time.monotonic()
+        try:
+            return self._tick(context)
+        except Exception:  # the tick's edge: Blender would end the operator, and Koshi be "busy" for ever
+            state.log().exception("a tick of %s failed", self.bl_idname)
+            state.let_go()
+            state.fail(BridgeError("internal", LOST, f"Details: {state.log_file()}"))
+            redraw()
+            return self._stop_timer(context, self._finish())
+        finally:
+            state.status.longest_tick = max(state.status.longest_tick, time.monotonic() - begin)
+
+    def cancel(self, context: bpy.types.Context) -> None:
+        """Blender ends the operator (another file is loaded, say): the backend goes on."""
+        self._stop_timer(context, set())
+        scene = state.status.scene if state.status.busy and state.status.job_id else ""
+        state.let_go()
+        if scene:
+            state.status.note(
+                f'The render of "{scene}" goes on in the backend. To take it up, open its file and press Resume, or '
+                "Render if there is no strip yet."
+            )
+
+    def _tick(self, context: bpy.types.Context) -> set[str]:
         changed = self._job.pump(BUDGET)
         if changed or state.status.phase == "cancelling":
             redraw()
@@ -71,11 +100,6 @@ class PumpedOperator:
         if bpy.ops.ed.undo_push.poll():
             bpy.ops.ed.undo_push(message=self.bl_label)
         return self._stop_timer(context, self._finish())
-
-    def cancel(self, context: bpy.types.Context) -> None:
-        """Blender ends the operator (another file is loaded, say): the backend goes on."""
-        self._stop_timer(context, set())
-        state.let_go()
 
     def _begin(self, context: bpy.types.Context) -> bool:
         try:
@@ -107,14 +131,33 @@ class PumpedOperator:
     def _stop_timer(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         if self._timer is not None:
             context.window_manager.event_timer_remove(self._timer)
+            _timers.remove(self._timer)
             self._timer = None
         return result
 
 
 def redraw() -> None:
-    """Redraw the editors that show Koshi's panels."""
+    """Redraw what shows Koshi's panels, and nothing else: a 3D view drawn by software takes a quarter of a second."""
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:
-            if area.type in SHOWING:
-                area.tag_redraw()
+            for region in area.regions if area.type in SHOWING else ():
+                if region.type == SHOWING[area.type]:
+                    region.tag_redraw()
+
+
+def stop() -> None:
+    """Koshi is being removed: end what ticks, and say so if a render goes on without it.
+
+    Blender frees a running operator whose class goes away without calling its `cancel`.
+    """
+    manager = bpy.context.window_manager
+    while _timers:
+        manager.event_timer_remove(_timers.pop())
+    if state.status.busy and bpy.context.window is not None and not bpy.app.background:
+        manager.popup_menu(_farewell, title="Koshi was removed while it rendered", icon='INFO')
+
+
+def _farewell(menu: bpy.types.UIPopupMenu, context: bpy.types.Context) -> None:
+    menu.layout.label(text="The render goes on in the backend, and finished frames are kept.")
+    menu.layout.label(text="To take it up, enable Koshi again and press Resume.")

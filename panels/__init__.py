@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import engine, preferences, properties, sidebar
+from . import engine, preferences, preview, properties, sidebar
 
 
 def register_properties() -> None:
@@ -21,10 +21,12 @@ def unregister_properties() -> None:
 def register() -> None:
     """Add the sidebar panels."""
     sidebar.register()
+    preview.register()
     engine.register()
 
 
 def unregister() -> None:
     """Remove the sidebar panels."""
     engine.unregister()
+    preview.unregister()
     sidebar.unregister()

@@ -267,6 +267,17 @@ class KoshiSettings(bpy.types.PropertyGroup):
         type=bpy.types.Collection,
         options=set(),
     )
+    preview_size: IntProperty(
+        name="Preview Size",
+        description="Longer side of the preview's picture in pixels; never larger than the render",
+        default=256,
+        min=64,
+        soft_max=512,
+        max=1024,
+        step=16,
+        subtype='PIXEL',
+        options=set(),
+    )
     prompts: CollectionProperty(type=KoshiPrompt)
     prompts_index: IntProperty(name="Active Prompt", options=set())
 

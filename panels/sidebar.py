@@ -93,6 +93,7 @@ class _Main:
 
 
 class _Prompts:
+    bl_order = 1  # after the preview
     bl_label = "Prompts"
     bl_category = "Koshi"
     bl_region_type = 'UI'
@@ -115,6 +116,7 @@ class _Prompts:
 
 
 class _Motion:
+    bl_order = 2  # after the preview
     bl_label = "Motion"
     bl_category = "Koshi"
     bl_region_type = 'UI'
@@ -144,6 +146,7 @@ class _Motion:
 
 
 class _Feedback:
+    bl_order = 3  # after the preview
     bl_label = "Feedback"
     bl_category = "Koshi"
     bl_region_type = 'UI'
