@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What loading takes: memory at its peak, and the time to verify a header.
+"""What loading takes: memory at its peak, and the time to verify a header. What widening weights at use costs.
 
     python benchmarks/loading.py
+    python benchmarks/loading.py widening
 
 Each row is a process of its own. Peak: resident memory above what it was before, after one load that was freed again,
 so that the libraries are there (on this count the embedded model's first load takes some 13 MiB more). Linux only.
@@ -15,6 +16,7 @@ import gc
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,6 +38,7 @@ from koshi_backend.models.family import load_family
 from koshi_backend.models.flux2 import Flux2Config, Flux2Transformer
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_transformer
+from koshi_backend.models.model import FluxModel, Reference
 from koshi_backend.models.registry import TINY_FOLDER
 
 CPU, MIB = torch.device("cpu"), 2**20
@@ -71,6 +75,56 @@ def measure(path: Path, dtype: torch.dtype) -> None:
         most, after = peak(lambda: load_transformer(path, CPU, dtype))
     row = f"{path.name:28} {str(dtype)[6:]:9} {size / MIB:8.1f} {most / MIB:8.1f} {after / MIB:8.1f} {most / size:7.2f}"
     print(row, flush=True)
+
+
+def widening(seconds: float = 50.0) -> None:
+    """A frame of koshi-tiny in float32, its weights widened where they are read and held wide, turn by turn.
+
+    A frame: a reference is encoded, four steps, a picture is decoded. Each part's lower quartile of many runs counts,
+    since what else the machine does only adds. Two threads.
+    """
+    torch.set_num_threads(2)
+    kept = load_family(TINY_FOLDER, CPU, torch.float32, "benchmark")
+    modules = (f"koshi_backend.models.{name}.held_as" for name in ("tensor_files", "text_networks"))
+    with mock.patch(next(modules), _held_wide), mock.patch(next(modules), _held_wide):
+        held = load_family(TINY_FOLDER, CPU, torch.float32, "benchmark")
+    for side in (256, 128):
+        parts = [_parts(model, side) for model in (held, kept)]
+        taken: list[list[list[float]]] = [[[] for _ in range(3)] for _ in parts]
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for k in range(3):
+                for model, runs in zip(parts, taken, strict=True):
+                    runs[k].append(_seconds(model[k]))
+        step, encoding, decoding = range(3)
+        quarter = [[1000 * statistics.quantiles(times[1:])[0] for times in runs] for runs in taken]
+        held_ms, kept_ms = (4 * ms[step] + ms[encoding] + ms[decoding] for ms in quarter)
+        told = ", ".join(
+            f"{name} {after / before:.3f}"
+            for name, before, after in zip(("step", "encoding", "decoding"), *quarter, strict=True)
+        )
+        print(f"{side}: held {held_ms:.0f} ms, widened {kept_ms:.0f} ms a frame: {kept_ms / held_ms:.3f} ({told})")
+
+
+def _held_wide(stored: torch.dtype, device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    return dtype
+
+
+def _parts(model: FluxModel, side: int) -> list[Callable[[], Any]]:
+    """One step with a reference, encoding, decoding."""
+    noise, grey = model.noise(3, side, side), torch.full((1, 3, side, side), 0.5)
+    shown = [Reference(model.encode_picture(grey))]
+    return [
+        lambda: model.denoise("a calm sea at dawn", noise, steps=1, references=shown),
+        lambda: model.encode_picture(grey),
+        lambda: model.decode(noise),
+    ]
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
 
 
 def main() -> None:
@@ -117,5 +171,7 @@ def write_sparse(file: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         measure(Path(sys.argv[1]), getattr(torch, sys.argv[2]))
+    elif sys.argv[1:] == ["widening"]:
+        widening()
     else:
         main()

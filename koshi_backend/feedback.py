@@ -19,6 +19,7 @@ from torch import Tensor
 from . import color
 from .calls import named
 from .errors import problem, raise_problems
+from .motion.latent import pack
 from .noise import frame_seed, pixel_noise
 from .settings import SCHEDULES, Feedback
 
@@ -148,8 +149,18 @@ def strength_map(
     one = float(cells.flatten()[0])
     if bool((cells == one).all()):
         return one if one in (0.0, 1.0) else strength
-    cells = cells.expand(1, channels // 4, -1, -1)
-    return cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+    return pack(cells.expand(1, channels // 4, -1, -1))
+
+
+def new_share(valid: Tensor, channels: int, mask: Tensor | None = None) -> Tensor:
+    """How much of each latent value [1, channels, H/16, W/16] a frame takes from what is painted, 0..1, where the rest
+    stays as it was moved: all where the moved picture has nothing to show, else the mask's mean over the cell.
+
+    valid, mask: as `strength_map` takes them; without a mask nothing else is new.
+    """
+    share = torch.zeros_like(valid, dtype=torch.float32) if mask is None else mask
+    cells = F.avg_pool2d(share[None, None], 8).masked_fill(_holes(valid, 8), 1.0)
+    return pack(cells.expand(1, channels // 4, -1, -1))
 
 
 def shown_tokens(valid: Tensor) -> Tensor | None:

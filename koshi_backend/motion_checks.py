@@ -24,10 +24,6 @@ def check_motion(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
             hint = f"These can be: {', '.join(ABSOLUTE)}."
             faults.append(problem("motion.absolute", f"{name!r} cannot be absolute.", hint, value=name))
     _check_cuts(draft, motion, faults)
-    feedback = draft.get("feedback", {})
-    if guides.get("mask") and isinstance(feedback, dict) and feedback.get("carry") == "latent":
-        hint = "Use feedback.carry 'pixels'."
-        faults.append(problem("guides.mask", "a mask keeps parts of the picture, and a latent has none.", hint))
     source = motion.get("source", "2d")
     if source == "camera":
         _check_cameras(draft, motion, guides, faults)

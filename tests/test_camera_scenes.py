@@ -158,7 +158,6 @@ def test_a_start_picture_for_every_cut(tmp_path: Path) -> None:
         ({"motion": {"cuts": [4]}}, ["motion.cuts", "frame 4", "4 frames"]),
         ({"motion": {"cuts": [-1]}}, ["motion.cuts"]),
         ({"frame_step": 0}, ["frame_step"]),
-        ({"guides": {"mask": __file__}, "feedback": {"carry": "latent"}}, ["guides.mask", "pixels"]),
         ({"guides": {"structure": "nowhere_####.png"}}, ["guides.structure", "nowhere_0000.png"]),
     ],
 )

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koshi_backend.chain import Frame, render_shot
+from koshi_backend.models.pool import load_model
 from koshi_backend.motion import MotionField, deforum_matrix
 from koshi_backend.motion.latent import CELL, cells_of, latent_field
 from koshi_backend.shot import load_shot
@@ -21,12 +24,15 @@ from koshi_backend.store import FrameStore
 STILL = {"strength": 0.0, "color_match": 0.0}
 
 
-def render(store: FrameStore, schedules: dict[str, Any], frames: int = 4, **feedback: Any) -> list[Frame]:
+def render(
+    store: FrameStore, schedules: dict[str, Any], frames: int = 4, guides: dict[str, str] | None = None, **feedback: Any
+) -> list[Frame]:
     shot = load_shot(
         {
             "width": 128, "height": 96, "frames": frames, "seed": 3, "steps": 2,
             "prompts": [{"frame": 0, "text": "a calm sea at dawn, photo"}],
-            "schedules": schedules, "feedback": {"carry": "latent", "condition": "start", **feedback},
+            "schedules": schedules, "guides": guides or {},
+            "feedback": {"carry": "latent", "condition": "start", **feedback},
         }
     )  # fmt: skip
     return list(render_shot(shot, store=store))
@@ -97,6 +103,55 @@ def test_a_resumed_chain_goes_on_from_the_very_same_latent(tmp_path: Path) -> No
     assert [f.stored for f in rest] == [True, True, False, False]
     assert [f.png for f in rest] == [f.png for f in whole]
     assert torch.equal(*(torch.from_numpy(latent(s, whole[-1])) for s in (store, other)))
+
+
+@pytest.mark.parametrize("carry", ["latent", "pixels"])
+@pytest.mark.parametrize("condition", ["start", "reference", "both"])
+def test_a_mask_keeps_what_it_hides_as_it_was_moved(carry: str, condition: str, tmp_path: Path) -> None:
+    """The left half is never painted. In latents its cells stay to the bit; the picture made of them, but for the
+    decoder's reach over the mask's edge and its norms, which are of the whole picture."""
+    cv2.imwrite(
+        str(tmp_path / "mask.png"), np.repeat(np.where(np.arange(128) < 64, 0, 255)[None], 96, 0).astype(np.uint8)
+    )
+    store = FrameStore(tmp_path)
+    curves = {"color_match": 0.0, "strength": 0.8, "translation_x": 16}
+    mask = {"mask": str(tmp_path / "mask.png")}
+    frames = render(store, curves, frames=3, guides=mask, carry=carry, condition=condition, border="wrap")
+    model = load_model("koshi-tiny", torch.device("cpu"), torch.float32)
+    for before, after in itertools.pairwise(frames):
+        if carry == "latent":
+            moved = np.roll(latent(store, before), 1, axis=2)
+            found = latent(store, after)
+            assert np.abs(found[..., :4] - moved[..., :4]).max() < 1e-5  # 0
+            assert np.abs(found[..., 4:] - moved[..., 4:]).mean() > 0.05  # .11 to .28
+            picture = 255 * model.decode(torch.from_numpy(moved)[None])[0].permute(1, 2, 0).numpy()[..., ::-1]
+            tolerance = 4.0  # of 255; 1.9, and .5 of it from rounding
+        else:
+            picture, tolerance = np.roll(pixels(before), 16, axis=1), 0.0
+        away = np.abs(pixels(after) - picture)
+        assert away[:, :48].max() <= tolerance
+        assert away[:, 64:].mean() > 5  # 8 to 14
+
+
+def test_a_soft_mask_paints_in_part(tmp_path: Path) -> None:
+    def masked(name: str, grey: int) -> np.ndarray:
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((96, 128), grey, np.uint8))
+        store = FrameStore(tmp_path / name)
+        curves = {"color_match": 0.0, "strength": 0.8}
+        mask = {"mask": str(tmp_path / f"{name}.png")}
+        return latent(store, render(store, curves, frames=2, guides=mask, condition="reference")[1])
+
+    kept, half, painted = masked("black", 0), masked("grey", 51), masked("white", 255)
+    assert np.abs(half - (0.8 * kept + 0.2 * painted)).max() < 1e-5  # 2e-7
+
+
+@pytest.mark.parametrize("condition", ["start", "reference", "both"])
+def test_at_strength_0_only_what_is_uncovered_is_made_anew(condition: str, tmp_path: Path) -> None:
+    store = FrameStore(tmp_path)
+    frames = render(store, {**STILL, "translation_x": 32}, frames=2, condition=condition, border="replicate")
+    moved, found = np.roll(latent(store, frames[0]), 2, axis=2), latent(store, frames[1])
+    assert np.abs(found - moved)[..., 2:].max() < 1e-5  # 0; 1 to 3.5 while nothing was put back
+    assert np.abs(found - moved)[..., :2].mean() > 0.1  # .22 to .25
 
 
 def test_latents_and_pixels_are_different_shots_from_frame_0_on(tmp_path: Path) -> None:

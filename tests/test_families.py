@@ -28,7 +28,7 @@ from diffusers import (
 )
 from einops import rearrange
 from test_flux1 import FULL_AUTOENCODER, randomise
-from test_text import LENGTH, make_flux1, make_mistral, make_qwen
+from text_models import LENGTH, make_flux1, make_mistral, make_qwen
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, Qwen3ForCausalLM, T5EncoderModel, T5TokenizerFast
 
 from koshi_backend import FluxVersion, create_pipeline

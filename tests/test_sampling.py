@@ -115,3 +115,5 @@ def test_held_parts_stay_on_their_line_until_released() -> None:
     assert torch.allclose(at[0.4][..., 0], (0.4 * noise + 0.6 * picture)[..., 0])
     assert torch.equal(at[0.2][..., 0], at[0.4][..., 0])  # let go: from here on the net decides
     assert torch.equal(at[0.4][..., 1], noise[..., 1])
+    never = euler(lambda x, t: torch.ones_like(x), noise, [1.0, 0.5, 0.0], held=(picture, noise, release * 0.0))
+    assert torch.equal(never, picture)

@@ -202,6 +202,8 @@ class Autoencoder(nn.Module):
     bn: FLUX.2's statistics; FLUX.1 has none. `normalisation` answers for both.
     """
 
+    FLOAT32 = ("bn.running_mean", "bn.running_var")
+
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -212,8 +214,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, picture: Tensor) -> Tensor:
         """The posterior's mean, never a sample: sampling would flicker. Sides are multiples of 16. float32 out."""
-        weight = self.encoder.conv_in.weight
-        mean = self.encoder(picture.to(weight) * 2.0 - 1.0).chunk(2, dim=1)[0]
+        mean = self.encoder(picture.to(self.encoder.conv_in.weight) * 2.0 - 1.0).chunk(2, dim=1)[0]
         middle, deviation = self.normalisation()
         return (pack(mean.float()) - middle) / deviation
 

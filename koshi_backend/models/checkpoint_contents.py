@@ -23,7 +23,8 @@ CELLS = 4
 _GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.", "time_guidance_embed.guidance_embedder.")
 _FLUX3 = ("early_stream_modulations.", "txt_mode_blocks.", "content_mode_blocks.", "mode_blocks.")
 _FLOW_MAP = ("ref_time_in.", "target_timestep_embedder.")
-_LANGUAGE = re.compile(r"^(model\.language_model|language_model\.model|language_model|model)\.")
+# Names of a language model: newer and older vision-language files, then a language model on its own.
+LANGUAGE = re.compile(r"^(model\.language_model|language_model\.model|language_model|model)\.")
 # Of other networks that are as wide as Qwen3: Qwen3-VL's eyes, and Gemma 3.
 _NO_QWEN = re.compile(r"visual\.|vision|pre_feedforward")
 _QWEN_EYES = re.compile(r"(model\.)?visual\.")
@@ -110,7 +111,7 @@ def _text(path: Path, part: Part) -> frozenset[int]:
         if not any(".SelfAttention." in name for name in plain):
             return frozenset()
     else:
-        plain = {_LANGUAGE.sub("", name): tensor for name, tensor in tensors.items()}
+        plain = {LANGUAGE.sub("", name): tensor for name, tensor in tensors.items()}
         witnesses = (("embed_tokens.weight", 1), ("layers.0.input_layernorm.weight", 0))
         qwen, eyes = any(".q_norm." in name for name in plain), any(_QWEN_EYES.match(name) for name in tensors)
         if part == "vision_language" and not (qwen and eyes):

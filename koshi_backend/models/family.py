@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..errors import KoshiError
+from .checkpoint import FETCH_AGAIN
 from .checkpoint_contents import CELLS, contents
 from .flux1 import Flux1Transformer
 from .flux1_model import Flux1Model
@@ -50,33 +51,13 @@ def load_family(files: ModelFiles | Path, device: torch.device, dtype: torch.dty
             log.info("%s takes the place of the autoencoder's decoder", files.decoder)
         text = _text(files, device, dtype, transformer.net)
         _check_text(files, transformer.net.config.context)
+        parts = transformer.load(device, dtype), autoencoder.load(device, dtype), text, identity
+        shown, contrasted = traits.references, traits.contrasted
         if isinstance(transformer.net, Flux2Transformer):
-            model = Flux2Model(
-                transformer.load(device, dtype),
-                autoencoder.load(device, dtype),
-                text,
-                identity,
-                references=traits.references,
-                contrasted=traits.contrasted,
-                cached=traits.cached,
-            )
-        elif isinstance(transformer.net, Flux3Transformer):
-            model = Flux3Model(
-                transformer.load(device, dtype),
-                autoencoder.load(device, dtype),
-                text,
-                identity,
-                references=traits.references,
-                contrasted=traits.contrasted,
-            )
+            model = Flux2Model(*parts, references=shown, contrasted=contrasted, cached=traits.cached)
         else:
-            model = Flux1Model(
-                transformer.load(device, dtype),
-                autoencoder.load(device, dtype),
-                text,
-                identity,
-                references=traits.references,
-            )
+            kind = Flux3Model if isinstance(transformer.net, Flux3Transformer) else Flux1Model
+            model = kind(*parts, references=shown, contrasted=contrasted)
     log.info("loaded %s in %.1f s on %s as %s", files.name, time.monotonic() - begin, device, dtype)
     return model
 
@@ -117,8 +98,6 @@ def _text(files: ModelFiles, device: torch.device, dtype: torch.dtype, transform
     try:
         kind = str(json.loads(config.read_text(encoding="utf-8")).get("model_type", "")) if config.is_file() else ""
     except (OSError, ValueError, AttributeError) as error:
-        raise KoshiError(
-            "bad_model_file", f"{config} is damaged or cut short.", "Fetch the model's files again."
-        ) from error
+        raise KoshiError("bad_model_file", f"{config} is damaged or cut short.", FETCH_AGAIN) from error
     reader = MistralTextEncoder if kind.startswith("mistral") else TextEncoder
     return reader(files.settings, device, dtype, files.texts)

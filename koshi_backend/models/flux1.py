@@ -49,10 +49,6 @@ class Flux1Config:
     theta: float = THETA
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden // self.heads
-
-    @property
     def mlp(self) -> int:
         return round(self.hidden * self.mlp_ratio)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .flux1 import Flux1Transformer, grid_ids, text_ids
-from .model import FluxModel, Predict, Shown
+from .model import FluxModel, Mix, Predict, Shown
 from .sampling import Mu, linear_mu, no_shift
 
 
@@ -24,8 +24,8 @@ class Flux1Model(FluxModel):
         # Kontext was trained with one; further ones are counted on.
         return grid_ids(rows, columns, picture=1.0 + k, device=self.device)
 
-    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
-        text = self.text.encode([prompt])
+    def _prediction(self, prompt: Mix, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
+        text = self.text.mixed(prompt)
         assert text.pooled is not None
         context, pooled = text.states.to(self.dtype), text.pooled.to(self.dtype)
         ids = grid_ids(rows, columns, device=self.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .flux2 import Flux2Transformer, grid_ids, text_ids
 from .flux2_cached import CachedReferences, cache_references
-from .model import FluxModel, Predict, Shown
+from .model import FluxModel, Mix, Predict, Shown
 from .sampling import Mu, empirical_mu
 
 REMEMBERED = 2  # sets of references; in Klein 9B one of 1024 x 1024 takes 2.1 GB
@@ -38,8 +38,8 @@ class Flux2Model(FluxModel):
     def _places(self, k: int, rows: int, columns: int) -> Tensor:
         return grid_ids(rows, columns, time=10.0 + 10.0 * k, device=self.device)
 
-    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
-        context = self.text.encode([prompt]).states.to(self.dtype)
+    def _prediction(self, prompt: Mix, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
+        context = self.text.mixed(prompt).states.to(self.dtype)
         kept = None
         if shown is not None and self.cached:
             kept, shown = self._keys_and_values(shown), None

@@ -104,6 +104,8 @@ class ParallelBlock(nn.Module):
 class Flux3Transformer(nn.Module):
     """Predicts the velocity noise - picture of packed latents; a flow map, its mean on the way to the next time."""
 
+    FLOAT32 = (".query_norm.scale", ".key_norm.scale")  # as diffusers' _keep_in_fp32_modules
+
     def __init__(self, config: Flux3Config) -> None:
         super().__init__()
         self.config = config

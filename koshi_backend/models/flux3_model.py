@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .flux2 import text_ids
 from .flux3 import Flux3Transformer, Still, grid_ids
-from .model import FluxModel, Predict, Shown
+from .model import FluxModel, Mix, Predict, Shown
 from .sampling import Mu, Rounding, constant_mu, rounded
 
 
@@ -31,8 +31,8 @@ class Flux3Model(FluxModel):
         # Unlike for FLUX.2, diffusers casts the time itself here (flux3/denoise.py), which is Black Forest Labs' way.
         return rounded(t, "exact" if rounding == "exact" else "bfl")
 
-    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
-        context = self.text.encode([prompt]).states.to(self.dtype)
+    def _prediction(self, prompt: Mix, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
+        context = self.text.mixed(prompt).states.to(self.dtype)
         text = Still(context, text_ids(context.shape[1], device=self.device))
         references = None if shown is None else Still(shown.tokens, shown.ids)
         ids = grid_ids(rows, columns, device=self.device)

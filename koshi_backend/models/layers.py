@@ -221,9 +221,7 @@ class SingleBlock(nn.Module):
         q, k, v = rearrange(qkv, "b l (k h d) -> k b h l d", k=3, h=self.heads)
         return (self.norm.query_norm(q), self.norm.key_norm(k), v), mlp
 
-    def forward(
-        self, x: Tensor, mod: tuple[Tensor, ...], cos: Tensor, sin: Tensor, kept: Kept | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mod: tuple[Tensor, ...], cos: Tensor, sin: Tensor, kept: Kept | None = None) -> Tensor:
         (q, k, v), mlp = self.heads_of(x, mod)
         out = attend(q, k, v, cos, sin, kept)
         return x + mod[2] * self.linear2(torch.cat([out, self.act(mlp)], dim=-1))

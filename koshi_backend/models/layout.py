@@ -2,7 +2,7 @@
 """Where each native tensor is found in a diffusers folder: names, concatenations and reshapes.
 
 The native name is the key. Everything is a copy of rows, so the conversion is exact to the bit.
-Here are FLUX.2's transformer and both families' autoencoders; layout1.py has FLUX.1's transformer.
+Here are FLUX.2's transformer and all families' autoencoders; layout1.py and layout3.py have the other transformers.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ CELL = 16  # pixels per token
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+# Texts with shares that sum to 1, whose conditionings are mixed.
+Mix = Sequence[tuple[str, float]]
+
+
 class Reference(NamedTuple):
     """A picture shown in context. shown: bool [H/16, W/16], the tokens that are shown; None shows all."""
 
@@ -66,11 +70,8 @@ class FluxModel(ABC):
     ) -> None:
         self.transformer, self.autoencoder, self.text, self.identity = transformer, autoencoder, text, identity
         self.references, self.contrasted = references, contrasted
-        self.device = transformer.img_in.weight.device  # where it computes; its weights may lie elsewhere
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.transformer.img_in.weight.dtype
+        first = transformer.img_in.weight
+        self.device, self.dtype = first.device, first.dtype  # of computing; the weights may lie elsewhere, and narrower
 
     @property
     def channels(self) -> int:
@@ -101,7 +102,7 @@ class FluxModel(ABC):
     @torch.inference_mode()
     def denoise(
         self,
-        prompt: str,
+        prompt: str | Mix,
         noise: Tensor,
         *,
         steps: int,
@@ -109,7 +110,7 @@ class FluxModel(ABC):
         strength: float | Tensor = 1.0,
         references: Sequence[Reference] = (),
         guidance: float = 1.0,
-        negative: str = "",
+        negative: str | Mix = "",
         rounding: Rounding = "exact",
         on_step: Callable[[int, int], None] | None = None,
         on_prediction: Callable[[int, int, Tensor], None] | None = None,
@@ -117,6 +118,7 @@ class FluxModel(ABC):
     ) -> Tensor:
         """A latent from noise, from a picture, or from a picture with references.
 
+        prompt, negative: a text, or several with shares that sum to 1.
         noise: starting noise, a latent. steps: network evaluations, twice as many where guidance contrasts.
         picture: latent to start from; needed when strength is below 1 anywhere.
         strength: the flow time at which the picture enters, in (0, 1]; a number, or a map [1, 1 or channels, H/16,
@@ -137,10 +139,10 @@ class FluxModel(ABC):
         rows, columns = noise.shape[-2:]
         times, held, x = self._start(noise, picture, strength, steps)
         shown = self._shown(references)
-        predict = self._prediction(prompt, rows, columns, shown, guidance)
+        predict = self._prediction(_mix(prompt), rows, columns, shown, guidance)
         against = None
         if self.contrasted and guidance != 1.0:
-            against = self._prediction(negative, rows, columns, shown, guidance)
+            against = self._prediction(_mix(negative), rows, columns, shown, guidance)
 
         following = dict(itertools.pairwise(times))
 
@@ -165,7 +167,7 @@ class FluxModel(ABC):
         return rounded(t, rounding)
 
     @abstractmethod
-    def _prediction(self, prompt: str, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
+    def _prediction(self, prompt: Mix, rows: int, columns: int, shown: Shown | None, guidance: float) -> Predict:
         """The network as a function of a picture's tokens and times.
 
         References are constants: only the picture's own tokens come back.
@@ -229,3 +231,7 @@ def out_of_memory_explained(doing: str) -> Iterator[None]:
             "Render at a smaller size, offload the model (KOSHI_OFFLOAD=model or block), choose another, or close "
             "other programs that use the card.",
         ) from error
+
+
+def _mix(prompt: str | Mix) -> Mix:
+    return [(prompt, 1.0)] if isinstance(prompt, str) else prompt

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KoshiError
-from .checkpoint import PICKLES, read_header, refuse_pickle, weight_files
+from .checkpoint import FETCH_AGAIN, PICKLES, read_header, refuse_pickle, weight_files
 from .checkpoint_contents import FAMILY_NAMES, Contents, Family, contents, family_of
 
 TINY_FOLDER = Path(__file__).resolve().parent.parent / "weights" / "koshi-tiny"
@@ -333,7 +333,5 @@ def _settings(file: Path) -> dict[str, Any]:
         if not isinstance(written, dict):
             raise ValueError("no table")
     except (OSError, ValueError) as error:
-        raise KoshiError(
-            "bad_model_file", f"{file} is damaged or cut short.", "Fetch the model's files again."
-        ) from error
+        raise KoshiError("bad_model_file", f"{file} is damaged or cut short.", FETCH_AGAIN) from error
     return written

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import KoshiError, problem, raise_problems
 from .checkpoint import FETCH_AGAIN, Part, Stored, tensors_of
 from .layout import Source
+from .widening import held_as, widen_at_use
 
 _Net = TypeVar("_Net", bound=nn.Module)
 # What weights may be stored as. All else is refused before it is read.
@@ -87,17 +88,23 @@ class TensorFiles:
 def fill(
     net: _Net, files: TensorFiles, source: Callable[[str], Source], device: torch.device, dtype: torch.dtype
 ) -> _Net:
-    """Give a module on the meta device its weights. Statistics keep their type.
+    """Give a module on the meta device its weights, in `dtype` or as `held_as` has them for it, and freeze it.
 
     source: where a native tensor is found in `files`, which have been compared with the module.
+    A module's FLOAT32, where it has such, are endings of the names that are float32 in every `dtype`.
     """
     state: dict[str, Tensor] = {}
+    exact: tuple[str, ...] = getattr(net, "FLOAT32", ())
     for name, wanted in net.state_dict().items():
         origin = source(name)
-        keep = not wanted.is_floating_point() or name.startswith("bn.")
-        kind = None if keep else dtype
+        kind: torch.dtype | None = None
+        if wanted.is_floating_point():
+            kinds = {held_as(files.kind(part), device, dtype) for part in origin.names}
+            kind = torch.float32 if name.endswith(exact) else kinds.pop() if len(kinds) == 1 else dtype
         state[name] = origin.join([files.read(part, device, kind) for part in origin.names])
     net.load_state_dict(state, strict=True, assign=True)
+    if dtype is torch.float32:
+        widen_at_use(net)
     return net.eval().requires_grad_(False)
 
 

@@ -20,15 +20,13 @@ from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
-    build,
     check_vocabulary,
-    fill,
     load_tokenizer,
-    read_config,
     read_settings,
     tokenize,
     warn_if_cut,
 )
+from .text_networks import build, fill, read_config
 
 log = logging.getLogger(__name__)
 

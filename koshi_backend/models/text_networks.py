@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the networks of text encoders are loaded.
+
+A network is built without memory and then given its weights one tensor at a time, straight from the mapped files.
+What a family does not use (upper layers, heads, a vision tower) is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from ..errors import KoshiError, problem, raise_problems
+from .checkpoint import FETCH_AGAIN, Part
+from .tensor_files import TensorFiles
+from .text_base import unreadable
+from .widening import held_as, widen_at_use
+
+
+def read_config(folder: Path, *kinds: type[PretrainedConfig]) -> Any:
+    """config.json of a text encoder of one of the `kinds`."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except StrictDataclassError as error:  # a field of the wrong kind
+        raise KoshiError(
+            "bad_model",
+            f"{folder / 'config.json'} cannot be used: {' '.join(str(error).split())}.",
+            FETCH_AGAIN,
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable("text encoder", folder, error) from error
+    if not isinstance(config, kinds):
+        raise KoshiError(
+            "bad_model",
+            f"The text encoder in {folder} is of the kind {config.model_type!r}, not {kinds[0].model_type!r}.",
+            "Name a folder of the right family.",
+        )
+    return config
+
+
+def build(kind: type[PreTrainedModel], config: Any, folder: Path) -> Any:
+    """A network without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise unreadable("text encoder", folder, error) from error
+
+
+def fill(
+    net: nn.Module,
+    path: Path,
+    part: Part,
+    plain: Callable[[str], str | None],
+    device: torch.device,
+    dtype: torch.dtype,
+    exact: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Give a network its weights, in `dtype` (float32 where `exact` says so) or as `held_as` has them for it, and
+    freeze it.
+
+    path: a folder of shards, or a file, which may hold other parts of a model as well. part: which it is.
+    plain: a tensor's name without the prefixes that differ between files and versions; None for what is known
+    but not used, which is never read. Missing, unknown and misshapen tensors are all listed.
+    """
+    files = TensorFiles(path, part)
+    stored = {short: name for name in files.shapes if (short := plain(name)) is not None}
+    wanted = {name: plain(name) or name for name in net.state_dict()}  # two names may be one tensor
+    shapes = {wanted[name]: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    faults: list[dict[str, Any]] = []
+    for short, shape in shapes.items():
+        if short not in stored:
+            faults.append(problem(short, "this tensor is missing."))
+        elif (found := files.shapes[stored[short]]) != shape:
+            faults.append(problem(stored[short], f"the tensor has shape {found}, not {shape}."))
+        elif not files.is_floating(stored[short]):
+            faults.append(problem(stored[short], "the tensor holds whole numbers, which Koshi does not read."))
+    faults += [
+        problem(name, "Koshi does not know this tensor.") for short, name in stored.items() if short not in shapes
+    ]
+    raise_problems("bad_model", f"The text encoder in {path}", faults)
+    read = {}
+    for short in shapes:
+        name = stored[short]
+        kind = torch.float32 if exact(short) else held_as(files.kind(name), device, dtype)
+        read[short] = files.read(name, device, kind)
+    net.load_state_dict({name: read[short] for name, short in wanted.items()}, strict=True, assign=True)
+    if dtype is torch.float32:
+        widen_at_use(net)
+    net.eval().requires_grad_(False)
