@@ -35,6 +35,7 @@ class Worker:
         self._renders: queue.SimpleQueue[Header] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         self._writing = threading.Lock()
+        self._gave_way = False
 
     def run(self) -> None:
         """Renders one job after the other; never returns."""
@@ -74,6 +75,7 @@ class Worker:
             prepare()
             from koshi_backend.chain import Progress, render_shot
             from koshi_backend.errors import Cancelled, KoshiError
+            from koshi_backend.models.pool import pick_device
             from koshi_backend.preview import kept_motion_frames
             from koshi_backend.shot import load_shot
             from koshi_backend.store import FrameStore
@@ -92,6 +94,9 @@ class Worker:
 
         try:
             shot, store = load_shot(shot_data), FrameStore()
+            if not self._gave_way and pick_device(device).type == "cpu":
+                self._gave_way = True
+                _give_way()
             if kind == "motion":
                 frames = kept_motion_frames(shot, store, cancelled)
             else:
@@ -131,6 +136,17 @@ def _import_error(error: ImportError) -> BridgeError:
         return BridgeError("missing_package", message, "Run Koshi's set-up again.")
     message = f"A Python package in Koshi's environment ({sys.executable}) cannot be loaded: {error}."
     return BridgeError("missing_package", message, "Run Koshi's set-up again.")
+
+
+def _give_way() -> None:
+    """Let Blender's window go first while the processor paints."""
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), 0x4000)  # BELOW_NORMAL_PRIORITY_CLASS
+    else:
+        os.nice(5)
 
 
 def _die_with_parent() -> None:
