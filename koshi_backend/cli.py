@@ -135,6 +135,18 @@ def _parser() -> argparse.ArgumentParser:
     groups.add_argument("--seed", type=int, default=0)
     groups.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
+    convert = add("convert", "Turn projects of Deforum's family and of Parseq into shots, and shots into theirs.")
+    convert.add_argument("file", type=Path, metavar="IN", help="settings, a Parseq document, schedules or a shot")
+    convert.add_argument("-o", "--out", type=Path, help="the file to write; default: stdout")
+    convert.add_argument("--to", choices=("koshi", "deforum", "parseq"), default="koshi", help="default: a shot")
+    convert.add_argument("--table", action="store_true", help="every schedule's value at every frame, as CSV")
+    convert.add_argument(
+        "--strength-convention", choices=("deforum", "denoise"), help="what a high strength does: keep the picture, or "
+        "make it anew; default: as in the tool that wrote IN",
+    )  # fmt: skip
+    convert.add_argument("--dialect", metavar="NAME", help="which tool wrote IN; default: what its keys say")
+    convert.add_argument("--report", type=Path, metavar="FILE", help="what was carried, as text or as JSON (.json)")
+
     models = add("models", "List the models that Koshi knows, and which are installed.")
     models.add_argument("--check", metavar="MODEL", help="verify a model's files: a name, folder or file")
     add("templates", "List the prompt templates of each model family.")
@@ -156,6 +168,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         from .feedback_command import feedback
 
         return feedback(options)
+    if options.command == "convert":
+        from .convert import convert
+
+        return convert(options)
     if options.command == "templates":
         from .templates import TEMPLATES, listing
 
