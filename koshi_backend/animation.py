@@ -39,6 +39,8 @@ class AnimationCall:
     feedback_config: FeedbackConfig | None = None
     noise_delta: float = 0.05
     negative_prompt: str = ""
+    loop: bool | str = False
+    interpolation: int | None = None
 
     def shot(self, model: str, words: Callable[[str], str]) -> Shot:
         """The Shot, which checks all of them together. words: a prompt as the model shall read it."""
@@ -61,6 +63,7 @@ class AnimationCall:
                 "prompts": [{"frame": k, "text": v, "negative": self.negative_prompt} for k, v in said.items()],
                 "schedules": schedules,
                 "feedback": feedback,
+                "time": self._time(),
                 "init_image": None if self.init_image is None else kept_path(self.init_image),
             }
         )
@@ -80,6 +83,10 @@ class AnimationCall:
         return schedules | {
             "strength" if name == "strength_schedule" else name: plain(value) for name, value in motion.items()
         }
+
+    def _time(self) -> dict[str, Any]:
+        loop = {True: "back", False: "none"}[self.loop] if isinstance(self.loop, bool) else self.loop
+        return {"loop": loop, "interpolation": 1 if self.interpolation is None else plain(self.interpolation)}
 
     def _feedback(self) -> dict[str, Any]:
         color_mode, reference = coherence_of(self.color_coherence)

@@ -23,8 +23,10 @@ from .settings import (
     Depth,
     Feedback,
     Guides,
+    Keyframes,
     Motion,
     Plane,
+    Time,
     per_frame,
 )
 
@@ -131,7 +133,7 @@ def check_schedules(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None
         try:
             values = evaluate(schedule, frames, seed=_seed(draft))
             if name in _absolute(draft):
-                values = per_frame(name, values)
+                values = per_frame(name, values, _around(draft))
         except ZeroDivisionError:
             hint = "A zoom of 0 has no size that the next frame could be compared with."
             faults.append(problem(field, "an absolute zoom is 0.", hint, value=schedule))
@@ -168,6 +170,12 @@ def _absolute(draft: dict[str, Any]) -> list[Any]:
     return [name for name in names if name in ABSOLUTE] if isinstance(names, list) else []
 
 
+def _around(draft: dict[str, Any]) -> bool:
+    """Whether the last frame goes over into the first."""
+    time = draft.get("time", {})
+    return isinstance(time, dict) and time.get("loop") == "seamless"
+
+
 def _scene_frame(draft: dict[str, Any], index: int) -> str:
     """A sentence with the frame's number, where frames are not numbered from 0 anyway."""
     start, step = draft.get("frame_start", 0), draft.get("frame_step", 1)
@@ -180,37 +188,34 @@ def renderable(frames: object) -> TypeGuard[int]:
     return isinstance(frames, int) and not isinstance(frames, bool) and 0 < frames <= MAX_FRAMES
 
 
-def check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
-    prompts = draft.get("prompts")
-    if not isinstance(prompts, list):
-        return
-    seen: set[object] = set()
-    for k, prompt in enumerate(prompts):
-        frame = prompt.get("frame", 0) if isinstance(prompt, dict) else None
-        if isinstance(frame, int) and frame in seen:
-            faults.append(
-                problem(
-                    f"prompts[{k}].frame",
-                    f"frame {frame} has two prompts.",
-                    "Keep one of them.",
-                    frame,
-                    frame,
-                )
-            )
-        seen.add(frame if isinstance(frame, int) else None)
-
-
 def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     """Whether the files that a shot names are there; makes their names absolute."""
     motion = draft.get("motion")
     cuts = motion.get("cuts") if isinstance(motion, dict) else None
     begins = {0, *(k for k in cuts if renderable(k))} if isinstance(cuts, list) else {0}
     _check_file(draft, "init_image", "init_image", faults, draft, begins)
+    _check_audio(draft, faults)
     guides = draft.get("guides")
     if isinstance(guides, dict):
         draft["guides"] = guides = dict(guides)
         for name in GUIDE_FILES:
             _check_file(guides, name, f"guides.{name}", faults, draft)
+
+
+def _check_audio(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """The sound's file, in whose name # means nothing."""
+    given = draft.get("audio")
+    if not isinstance(given, str):
+        return
+    try:
+        path = Path(given).expanduser().absolute()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        found = False
+    if found:
+        draft["audio"] = str(path)
+    else:
+        faults.append(problem("audio", "there is no such file.", "Check the path.", 0, given))
 
 
 def _check_file(
@@ -288,7 +293,11 @@ def _nearest_side(value: int) -> str:
 
 def _keys_of(where: list[Any]) -> Iterable[str] | None:
     """The keys of the inner object that a fault lies in."""
-    tables: dict[str, type[BaseModel]] = {"feedback": Feedback, "motion": Motion, "depth": Depth, "guides": Guides}
+    tables: dict[str, type[BaseModel]] = {
+        "feedback": Feedback, "motion": Motion, "depth": Depth, "guides": Guides, "time": Time,
+    }  # fmt: skip
+    if where[:2] == ["time", "keyframes"]:
+        return list(Keyframes.model_fields)
     if where[:2] == ["motion", "cameras"]:
         return list(Camera.model_fields)
     if where[:2] == ["motion", "plane"]:

@@ -27,19 +27,21 @@ _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png"
 def animate(shot_file: Path, out: Path, device: str | None, *, motion_only: bool = False) -> dict[str, Any]:
     """Render a shot file to `out`: a folder of %04d.png by frame number, or a video. motion_only: without a model.
 
-    Frames are written as they come; files of other names in the folder are left alone.
+    Frames are written as they come; files of other names in the folder are left alone. The motion alone is shown frame
+    by frame, without loop and interpolation.
     """
     shot = read_shot(shot_file)
     _check_out(out)
-    line = FrameLine(shot.frames, True)
+    count, rate = (shot.frames, shot.fps) if motion_only else (shot.film_frames, shot.film_rate)
+    line = FrameLine(count, True)
     drawn = motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=line.step)
     frames = line.over(drawn)
     if is_video(out):
-        write_video(out, (frame.png for frame in frames), shot.fps)
+        write_video(out, (frame.png for frame in frames), rate, shot.audio)
     else:
         for frame in frames:
             write_whole(out / f"{frame.number:04d}.png", frame.png)
-    return {"ok": True, "frames": shot.frames, **line.counts, "seconds": line.seconds, "out": str(out)}
+    return {"ok": True, "frames": count, **line.counts, "seconds": line.seconds, "out": str(out)}
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import color
-from .feedback import correct, shown, shown_tokens, strength_map
+from .feedback import correct, new_share, shown, shown_tokens, strength_map
 from .models.model import FluxModel, Reference
 from .motion import MotionField, resample
 from .motion.anchor import Anchored
@@ -19,6 +19,8 @@ from .motion.latent import cells_of, move_latent, pack, unpack
 from .moves import Moves
 from .noise import NoiseRecipe, frame_noise
 from .pictures import read_picture
+from .prompts import Part
+from .seam import Seam
 from .shot import Shot
 from .store import Entry
 from .structure import paint_mask, structure_picture
@@ -30,10 +32,10 @@ _ANCHOR = "anchor."
 class Maker:
     """Makes a shot's frames with a loaded model."""
 
-    def __init__(self, shot: Shot, model: FluxModel) -> None:
+    def __init__(self, shot: Shot, model: FluxModel, moves: Moves | None = None) -> None:
         self.shot = shot
         self.model = model
-        self.moves = Moves(shot, model.device, model.encode_picture)
+        self.moves = moves or Moves(shot, model.device, model.encode_picture)
 
     def make(
         self,
@@ -41,8 +43,10 @@ class Maker:
         previous: Entry | None,
         on_step: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        first: Entry | None = None,
     ) -> Entry:
-        """Frame `index`. previous: the entry before it; None for frame 0 and where nothing is carried.
+        """Frame `index`. previous: the entry of the made frame before it; None for frame 0, and where nothing is
+        carried. first: frame 0's, for frames that a seamless loop draws towards it.
 
         Raises Cancelled between two denoising steps.
         """
@@ -55,21 +59,23 @@ class Maker:
         field: MotionField | None = None
         state: dict[str, np.ndarray] = {}
         if carried is not None:
-            before = _to_tensor(carried.picture).to(self.model.device)
-            field, state = self.moves.into(index, before, carried.state)
+            before = to_tensor(carried.picture).to(self.model.device)
+            field, state = self._move(index, before, carried)
         noise, noise_state = self._noise(index, row, field, carried)
         state |= noise_state
 
+        parts = shot.texts.at(index)
+
         def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Reference]) -> Tensor:
             return self.model.denoise(
-                shot.prompt_at(index),
+                [(part.text, part.weight) for part in parts],
                 settings.noise_scale * noise,
                 steps=shot.steps,
                 picture=picture,
                 strength=strength,
                 references=[*references, *structure],
                 guidance=row["guidance"],
-                negative=shot.negative_at(index),
+                negative=[(part.negative, part.weight) for part in parts],
                 rounding=shot.time_rounding,
                 on_step=on_step,
                 cancelled=cancelled,
@@ -87,40 +93,66 @@ class Maker:
                 return self._painted(painted, None, state)
             return self._painted(denoise(None, 1.0, []), None, state)
 
-        anchor = carried.anchor
-        changed = settings.color_mode != "none" and settings.color_reference == "prompt"
-        if changed and shot.prompt_at(index) != shot.prompt_at(index - 1):
-            anchor = self._palette(index, cancelled)
+        seam = self._seam(index, before, field, state, first)
+        anchor, palettes = self._anchor(index, carried, cancelled)
+        state |= palettes
         seen = shown(field.valid)
         strength = strength_map(row["strength"], seen, self.model.channels, mask)
         idle = not isinstance(strength, Tensor) and strength == 0.0
         moved: Tensor | None = None
         if settings.carry == "latent":
             latent = self._moved_latent(carried, field, row, anchor, index)
+            if seam is not None:
+                latent = seam.into_latent(latent, self.model)
             if idle:
                 return self._painted(latent, anchor, state)
         else:
             if idle:
                 # Nothing is painted: however long that goes on, the picture is resampled once.
                 kept = self._kept(carried, before, field)
-                moved = correct(kept.shown(), field.valid, row, settings, anchor, index)
-                if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:  # these are meant to add up
-                    state |= _to_state(kept)
+                moved = kept.shown() if seam is None else seam.into(kept.shown())
+                moved = correct(moved, field.valid, row, settings, anchor, index)
+                if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0 and seam is None:
+                    state |= _to_state(kept)  # but for corrections, which are meant to add up
                 return self._entry(moved, anchor, state)
-            moved = correct(resample(before, field, settings.border), field.valid, row, settings, anchor, index)
+            moved = resample(before, field, settings.border)
+            if seam is not None:
+                moved = seam.into(moved)
+            moved = correct(moved, field.valid, row, settings, anchor, index)
             latent = self.model.encode_picture(moved)
         references = [] if settings.condition == "start" else [Reference(latent, shown_tokens(seen))]
         if settings.condition == "reference" and row["strength"] > 0.0:
             painted = denoise(None, 1.0, references)
         else:
             painted = denoise(latent, strength, references)
-        if moved is not None and (row["strength"] == 0.0 or mask is not None):
+        if row["strength"] == 0.0 or mask is not None:
             # Nothing is made anew but what the move has uncovered, and what the mask lets through.
-            share = (~seen).to(moved)
-            if mask is not None and row["strength"] > 0.0:
-                share = torch.maximum(share, mask)
-            return self._entry(torch.lerp(moved, self.model.decode(painted), share), anchor, state)
+            through = None if row["strength"] == 0.0 else mask
+            if moved is None:
+                painted = torch.lerp(latent, painted, new_share(seen, self.model.channels, through))
+            else:
+                share = (~seen).to(moved) if through is None else torch.maximum((~seen).to(moved), through)
+                return self._entry(torch.lerp(moved, self.model.decode(painted), share), anchor, state)
         return self._painted(painted, anchor, state)
+
+    def _move(
+        self, index: int, before: Tensor, carried: Entry
+    ) -> tuple[MotionField, dict[str, np.ndarray]]:
+        """All moves since the made frame before, as one field: however many, the picture is resampled once."""
+        steps, state = self.moves.through(self.shot.before(index), index, before, carried.state)
+        field = steps[0]
+        for step in steps[1:]:
+            field = field.then(step, self.shot.feedback.border)
+        return field, state
+
+    def _seam(
+        self, index: int, before: Tensor, field: MotionField, state: dict[str, np.ndarray], first: Entry | None
+    ) -> Seam | None:
+        """What draws this frame towards frame 0, if it is one of those at the end of a seamless loop."""
+        if first is None or index < self.shot.seam:
+            return None
+        shown = resample(before, field, self.shot.feedback.border)
+        return Seam.at(self.shot, self.moves, index, shown, state, to_tensor(first.picture).to(before))
 
     def _structure(self, index: int) -> list[Reference]:
         """What the model is shown beside the frame before, for where things are."""
@@ -145,22 +177,44 @@ class Maker:
         border = self.shot.feedback.border
         arrays = {name.removeprefix(_ANCHOR): a for name, a in carried.state.items() if name.startswith(_ANCHOR)}
         if arrays:
-            picture = _to_tensor(arrays["picture"]).to(before)
+            picture = to_tensor(arrays["picture"]).to(before)
             longer = Anchored.from_arrays({**arrays, "border": np.array(border)}, picture, before.device).moved(field)
             if longer.worn() is None:
                 return longer
         return Anchored.at(before, border).moved(field)
 
-    def _palette(self, index: int, cancelled: Callable[[], bool] | None) -> np.ndarray:
+    def _anchor(
+        self, index: int, carried: Entry, cancelled: Callable[[], bool] | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The colours that hold from this frame on, and what later frames have to know of the prompts' own."""
+        settings, texts = self.shot.feedback, self.shot.texts
+        if settings.color_mode == "none" or settings.color_reference != "prompt":
+            return carried.anchor, {}
+        known = carried.state.get("palettes")
+        before_it = self.shot.before(index)
+        if not texts.turning(index, before_it):
+            return carried.anchor, {} if known is None else {"palettes": known}
+        # One row for each prompt, not a number where it is not known yet.
+        known = np.full((len(self.shot.prompts), len(carried.anchor)), np.nan) if known is None else known.copy()
+        before, now = texts.at(before_it), texts.at(index)
+        if len(before) == 1:
+            known[before[0].prompt] = carried.anchor
+        for part in now:
+            if np.isnan(known[part.prompt]).any():
+                known[part.prompt] = self._palette(index, part, cancelled)
+        anchor = sum((part.weight * known[part.prompt] for part in now), np.zeros_like(carried.anchor))
+        return anchor, {"palettes": known} if texts.mixes else {}
+
+    def _palette(self, index: int, part: Part, cancelled: Callable[[], bool] | None) -> np.ndarray:
         """The colours of a prompt: those of the picture that the model draws of it from the seed's noise alone."""
         shot = self.shot
         noise = self.model.noise(int(shot.values["seed"][index]), shot.width, shot.height)
         latent = self.model.denoise(
-            shot.prompt_at(index),
+            part.text,
             noise,
             steps=shot.steps,
             guidance=shot.values["guidance"][index],
-            negative=shot.negative_at(index),
+            negative=part.negative,
             rounding=shot.time_rounding,
             cancelled=cancelled,
         )
@@ -192,7 +246,7 @@ class Maker:
         if settings.color_mode == "none":
             anchor = np.zeros(6)
         elif anchor is None or settings.color_reference == "previous":
-            anchor = color.statistics(_to_tensor(whole), settings.color_mode)
+            anchor = color.statistics(to_tensor(whole), settings.color_mode)
         return Entry(whole, encode_png(whole), anchor, state)
 
 
@@ -222,5 +276,6 @@ def _to_state(kept: Anchored) -> dict[str, np.ndarray]:
     return {_ANCHOR + name: array for name, array in {**arrays, "picture": whole}.items()}
 
 
-def _to_tensor(picture: np.ndarray) -> Tensor:
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """An entry's picture as [1, 3, H, W] in 0..1."""
     return torch.from_numpy(picture.astype(np.float32) / np.float32(FULL)).permute(2, 0, 1)[None]

@@ -1,69 +1,103 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Frames between finished frames: each pixel goes part of its way along the measured flow, from both sides.
+"""A picture between two pictures: both brought to its moment, and mixed by how near it is to each.
 
-For films at a higher rate. It knows nothing of the commanded motion and paints nothing.
+Along the commanded motion where that is known, and along the optical flow of what it leaves over. It paints nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import KoshiError
-from .frame import FULL, encode_png
 from .motion import MotionField, resample
 from .motion.field import grid, inside
 from .motion.flow import consistent, optical_flow
 
-FACTORS = (1, 2, 4, 8)
 _METHOD = "dis_medium"
+_EDGE = 12  # part of the shorter side, from where a picture ends to where it counts in full
+_LEAST = 1e-3  # of a picture that does not count, so that there is something where none does
 
 
-def check_factor(interpolation: object) -> int:
-    """None, 1, 2, 4 or 8 -> how many frames come out for each but the last. Raises KoshiError("bad_value")."""
-    factor = 1 if interpolation is None else interpolation
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor not in FACTORS:
-        raise KoshiError("bad_value", f"interpolation is {interpolation!r}.", "Use None, 2, 4 or 8.")
-    return factor
+class Ways(NamedTuple):
+    """The motion from the first picture, and from the second, to the one between them."""
 
-
-def smoothed(pngs: Iterable[bytes], factor: int) -> Iterator[bytes]:
-    """PNG frames with factor - 1 new ones between each two: n become (n - 1) * factor + 1. The given ones stay."""
-    before: bytes | None = None
-    for png in pngs:
-        if before is not None and factor > 1:
-            pictures = _decoded(before), _decoded(png)
-            for picture in between(*pictures, [k / factor for k in range(1, factor)]):
-                whole = (picture[0].permute(1, 2, 0) * FULL).round().numpy().astype(np.uint16)
-                yield encode_png(whole)
-        yield png
-        before = png
+    first: MotionField
+    second: MotionField
 
 
 def between(first: Tensor, second: Tensor, shares: list[float]) -> Iterator[Tensor]:
-    """Pictures at `shares` (above 0, below 1) of the way from first to second, [1, 3, H, W] in 0..1.
-
-    The flow from a middle picture is taken from the flows between the given ones, as in Super SloMo (Jiang and others,
-    2018, equation 4), and both given pictures are looked up along it. Where the flow says that something is seen in one
-    of them only, that one counts alone.
-    """
+    """Pictures at `shares` (above 0, below 1) of the way from first to second, [1, 3, H, W] in 0..1, by flow alone."""
     if torch.equal(first, second):
         yield from (first.clone() for _ in shares)
         return
-    there, back = optical_flow(first, second, _METHOD), optical_flow(second, first, _METHOD)
-    only_first, only_second = ~consistent(there, back), ~consistent(back, there)
-    for t in shares:
-        to_first = t * t * back - (1 - t) * t * there
-        to_second = (1 - t) * (1 - t) * there - t * (1 - t) * back
-        old, gone, was = _looked_up(first, only_first, to_first)
-        new, come, will = _looked_up(second, only_second, to_second)
-        of_old, of_new = (1 - t) * (1 - come) * was + 1e-3, t * (1 - gone) * will + 1e-3
-        yield (of_old * old + of_new * new) / (of_old + of_new)
+    flows = _Flows(first, second)
+    for share in shares:
+        yield flows.mixed(first, second, share)
+
+
+def on_the_way(
+    first: Tensor, second: Tensor, share: float, ways: Ways, border: str = "replicate", *, flow: bool = True
+) -> Tensor:
+    """The picture at `share` of the way from first to second, [1, 3, H, W] in 0..1, along `ways`.
+
+    Where one of them shows nothing the other counts alone. flow: follow what the ways leave over as well, between the
+    two as they lie there; else they are faded into one another.
+    """
+    old = resample(first, ways.first, border, kernel="spline")
+    new = resample(second, ways.second, border, kernel="spline")
+    was, will = soft(ways.first.valid), soft(ways.second.valid)
+    if not flow or share in (0.0, 1.0):
+        return _mixed((old, (1 - share) * was), (new, share * will))
+    # What only one of them shows stands still: there is nothing to follow it to.
+    seen_old = torch.where(ways.first.valid, old, new)
+    seen_new = torch.where(ways.second.valid, new, old)
+    if torch.equal(seen_old, seen_new):
+        return seen_old
+    return _Flows(seen_old, seen_new).mixed_on(ways, first, second, share, border)
+
+
+class _Flows:
+    """What moves between two pictures, and where that is sure."""
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        self.there, self.back = optical_flow(first, second, _METHOD), optical_flow(second, first, _METHOD)
+        self.sure_first = consistent(self.there, self.back)
+        self.sure_second = consistent(self.back, self.there)
+
+    def mixed(self, first: Tensor, second: Tensor, t: float) -> Tensor:
+        """Both looked up along the flow. Where it says that something is seen in one of them only, that one counts
+        alone."""
+        to_first, to_second = _split(self.there, self.back, t)
+        old, gone, was = _looked_up(first, ~self.sure_first, to_first)
+        new, come, will = _looked_up(second, ~self.sure_second, to_second)
+        return _mixed((old, (1 - t) * (1 - come) * was), (new, t * (1 - gone) * will))
+
+    def mixed_on(self, ways: Ways, first: Tensor, second: Tensor, t: float, border: str) -> Tensor:
+        """Both looked up along the flow, and along the ways from there.
+
+        What is hidden in one of them the ways know. Where the flow is not sure, as in a sky in which a cloud was
+        painted, there is nothing to follow, and they are faded.
+        """
+        there = self.there * soft(self.sure_first)[0, 0, ..., None]
+        back = self.back * soft(self.sure_second)[0, 0, ..., None]
+        looked_up = []
+        for picture, way, flow in zip((first, second), ways, _split(there, back, t), strict=True):
+            height, width = flow.shape[:2]
+            source = grid(width, height, flow.device).permute(1, 2, 0) + flow
+            field = way.then(MotionField(source, torch.ones_like(way.valid)), border)
+            looked_up.append((resample(picture, field, border, kernel="spline"), soft(field.valid)))
+        (old, was), (new, will) = looked_up
+        return _mixed((old, (1 - t) * was), (new, t * will))
+
+
+def _split(there: Tensor, back: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """The flow from a picture at t of the way to both ends, from the flows between these, as in Super SloMo (Jiang and
+    others, 2018, equation 4)."""
+    return t * t * back - (1 - t) * t * there, (1 - t) * (1 - t) * there - t * (1 - t) * back
 
 
 def _looked_up(picture: Tensor, hidden: Tensor, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +111,17 @@ def _looked_up(picture: Tensor, hidden: Tensor, flow: Tensor) -> tuple[Tensor, T
     return resample(picture, field, kernel="spline"), resample(mark, field) * valid, valid
 
 
-def _decoded(png: bytes) -> Tensor:
-    pixels = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), np.float32)
-    return torch.from_numpy(pixels[..., ::-1] / np.float32(255.0)).permute(2, 0, 1)[None]
+def _mixed(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Tensor:
+    """Two pictures by their weights."""
+    of_old, of_new = old[1] + _LEAST, new[1] + _LEAST
+    return (of_old * old[0] + of_new * new[0]) / (of_old + of_new)
+
+
+def soft(valid: Tensor) -> Tensor:
+    """[1, 1, H, W]: 0 where nothing is seen, rising to 1 at some distance: a picture does not end in an edge."""
+    if bool(valid.all()):
+        return torch.ones_like(valid, dtype=torch.float32)[None, None]
+    edge = max(min(valid.shape) // _EDGE, 1)
+    share = F.pad(valid.float()[None, None], [edge] * 4, mode="replicate")
+    share = F.avg_pool2d(share, 2 * edge + 1, stride=1)
+    return (2.0 * share - 1.0).clamp(0.0, 1.0) * valid

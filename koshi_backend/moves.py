@@ -16,7 +16,7 @@ from .depth.steady import SteadyDepth
 from .errors import KoshiError
 from .exr import exr_pass, read_exr
 from .guides import frame_file
-from .motion import MotionField, deforum_matrix
+from .motion import MotionField, deforum_matrix, resample
 from .motion.camera import Camera
 from .motion.deforum import TRANSLATION_SCALE
 from .motion.deforum3d import deforum_3d_field
@@ -54,6 +54,7 @@ class Moves:
     ) -> tuple[MotionField, dict[str, np.ndarray]]:
         """The move into frame `index` from the frame before it, and what the next move has to know of it.
 
+        Into frame 0 it is from the shot's last one, for loops.
         picture: the frame before, [1, 3, H, W]. memory: what this returned for it.
         Raises KoshiError for guides that do not serve, naming the file and the frame.
         """
@@ -63,11 +64,34 @@ class Moves:
         if motion.source == "3d":
             # Deforum flips first.
             field = self._curves(index, SHIFTS).then(self._warp(index, picture, memory), border)
-            estimated = self.shot.depth.source in ("model", "groups")
             advance = self.shot.values["translation_z"][index] / TRANSLATION_SCALE
-            return field, self._depth_model().remember(field, advance) if estimated else {}
+            return field, self._depth_model().remember(field, advance) if self._looks else {}
         source = self._camera(index) if motion.source == "camera" else self._video(index)
         return source.then(self._curves(index), border), {}
+
+    def through(
+        self, first: int, last: int, picture: Tensor, memory: Mapping[str, np.ndarray]
+    ) -> tuple[list[MotionField], dict[str, np.ndarray]]:
+        """The moves into the frames first + 1 .. last, one after the other, and what the move after them has to know.
+
+        picture: frame `first`. A move that needs the picture before it is given this one, moved so far. A frame number
+        from the shot's length on counts from 0 again.
+        """
+        steps: list[MotionField] = []
+        shown, state = picture, dict(memory)
+        whole = MotionField.identity(self.shot.width, self.shot.height, picture.device)
+        for index in range(first + 1, last + 1):
+            field, state = self.into(index % self.shot.frames, shown, state)
+            steps.append(field)
+            if self._looks and index < last:
+                whole = whole.then(field, self.shot.feedback.border)
+                shown = resample(picture, whole, self.shot.feedback.border)
+        return steps, state
+
+    @property
+    def _looks(self) -> bool:
+        """Whether a move depends on what the picture shows."""
+        return self.shot.motion.source == "3d" and self.shot.depth.source in ("model", "groups")
 
     def _curves(self, index: int, without: tuple[str, ...] = ()) -> MotionField:
         shot = self.shot
@@ -81,7 +105,7 @@ class Moves:
         depth: DepthMap | None = None
         nearest, farthest = settings.nearest, settings.farthest
         if settings.source == "files":
-            path = frame_file(shot.guides.depth or "", shot.number(index - 1))
+            path = frame_file(shot.guides.depth or "", shot.number(shot.preceding(index)))
             depth = read_depth(path, shot.width, shot.height, grey=self._grey(), device=self.device)
         elif settings.source != "plane":
             depth = self._depth_model().of(picture, memory)
@@ -115,16 +139,16 @@ class Moves:
 
     def _video(self, index: int) -> MotionField:
         shot, motion = self.shot, self.shot.motion
-        before, now = self._guide("video", index - 1), self._guide("video", index)
+        before, now = self._guide("video", self.shot.preceding(index)), self._guide("video", index)
         if motion.source == "flow":
             return flow_field(before, now, motion.flow_method, factor=motion.flow_factor)
         move = ransac_move(before, now, motion.source, frame=shot.number(index))
         return move.field(shot.width, shot.height, self.device)
 
     def _camera(self, index: int) -> MotionField:
-        shot, plane = self.shot, self.shot.motion.plane
+        shot, plane, last = self.shot, self.shot.motion.plane, self.shot.preceding(index)
         cameras = shot.motion.cameras or []
-        before, now = (Camera.from_dict(cameras[k].model_dump(), shot.number(k)) for k in (index - 1, index))
+        before, now = (Camera.from_dict(cameras[k].model_dump(), shot.number(k)) for k in (last, index))
         if shot.guides.depth is None and plane is not None:
             first, second = (
                 (np.array(camera.matrix_world), camera.intrinsics(shot.width, shot.height)) for camera in (before, now)
@@ -132,8 +156,8 @@ class Moves:
             return plane_field(first, second, plane.point, plane.normal, shot.width, shot.height, self.device)
         own, own_before = None, None
         if shot.guides.vector is not None:
-            own, own_before = self._guide("vector", index), self._guide("vector", index - 1)
-        depth, depth_before = self._guide("depth", index), self._guide("depth", index - 1)
+            own, own_before = self._guide("vector", index), self._guide("vector", last)
+        depth, depth_before = self._guide("depth", index), self._guide("depth", last)
         return reproject(
             before, now, depth, depth_before,
             vector=own, previous_vector=own_before, vectors_seen=shot.guides.vector_seen,

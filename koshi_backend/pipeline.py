@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,6 @@ from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .feedback import FeedbackConfig
 from .images import OnPicture, OnStep, draw_all, picture_jobs
-from .inbetween import check_factor, smoothed
 from .models.model import FluxModel
 from .models.placement import Offload, pick_offload
 from .models.pool import load_model, pick_device, pick_dtype
@@ -133,7 +132,7 @@ class Pipeline:
         noise_mode: str = "incremental",
         init_image: Picture | None = None,
         color_coherence: str | None = "match_prompt",
-        loop: bool = False,
+        loop: bool | str = False,
         interpolation: int | None = None,
         fps: float = 24.0,
         seed: int | None = None,
@@ -159,31 +158,28 @@ class Pipeline:
             warped, scaled.
         init_image: frame 0 is made from it. color_coherence: match_prompt, match_first, match_frame, LAB, RGB, HSV,
             "Match Frame 0", "Match Previous" or None.
-        loop: the frames in reverse follow, without the two turning points twice.
-        interpolation: 2, 4 or 8 times as many frames a second, those between by optical flow: the film takes as long.
+        loop: True or "back": the frames in reverse follow, without the two turning points twice. "seamless": the last
+            frames are drawn towards the first, so that it can follow them.
+        interpolation: 2, 4 or 8 times as many pictures a second, along the motion between frames: the film takes as
+            long.
         feedback_mode: True or "both", "start", "reference", "none"; False matches no colours.
         feedback_config: picture corrections; its colour mode goes before color_coherence.
         negative_prompt, quality, template: as in generate_image. progress: True, False, or called with each step; None
             is a line where stderr is a terminal.
         Finished frames are kept in the store: the same call again is a matter of seconds. Raises KoshiError.
         """
-        path, factor = Path(output_path), check_factor(interpolation)
+        path = Path(output_path)
         check_file(path, SUFFIXES)
         shot = self.shot(
             AnimationCall(
                 prompts, motion_params, num_frames, width, height, num_inference_steps, guidance_scale, strength,
                 noise_scale, noise_mode, init_image, color_coherence, fps, seed, feedback_mode, feedback_config,
-                noise_delta, negative_prompt,
+                noise_delta, negative_prompt, loop, interpolation,
             ),
             quality,
             template,
         )  # fmt: skip
-        pngs: Iterable[bytes] = (frame.png for frame in self._rendered(shot, store, progress))
-        pngs = smoothed(pngs, factor)
-        if loop:
-            forth = list(pngs)
-            pngs = forth + forth[-2:0:-1]
-        write_video(path, pngs, shot.fps * factor)
+        write_video(path, (frame.png for frame in self._rendered(shot, store, progress)), shot.film_rate)
         return str(path)
 
     @passing(AnimationCall)
@@ -216,8 +212,9 @@ class Pipeline:
             check_file(Path(output_path), PICTURES)
         count = max(48, index + 1) if num_frames is None else num_frames
         shot = self.shot(AnimationCall(prompt, motion_params, count, width, height, **options), quality, template)
-        if index >= shot.frames:
-            raise KoshiError("bad_value", f"frame is {index}.", f"num_frames is {shot.frames}: the last one has less.")
+        if index >= shot.film_frames:
+            hint = f"{shot.film_frames} come out: the last one has less."
+            raise KoshiError("bad_value", f"frame is {index}.", hint)
         *_, last = self._rendered(shot, store, progress, index + 1)
         image = Image.open(io.BytesIO(last.png))
         if output_path is not None:
@@ -253,7 +250,7 @@ class Pipeline:
         progress: Callable[[Progress], None] | bool | None,
         count: int | None = None,
     ) -> Iterator[Frame]:
-        """The first `count` frames, all if None, and how far they are on stderr if that is asked for."""
-        line = FrameLine(count or shot.frames, False if callable(progress) else progress)
+        """The first `count` pictures, all if None, and how far they are on stderr if that is asked for."""
+        line = FrameLine(count or shot.film_frames, False if callable(progress) else progress)
         step = progress if callable(progress) else line.step
         return line.over(islice(self.frames(shot, store=store, progress=step), count))

@@ -49,6 +49,9 @@ SCHEDULES: dict[str, ScheduleSpec] = {
     "fov": ScheduleSpec(default=70.0, low=1.0, high=179.0),
     "aspect_ratio": ScheduleSpec(default=1.0, low=0.1, high=10.0),
     "strength": ScheduleSpec(default=0.5, low=0.0, high=1.0),
+    # In place of `strength` at keyframes. And how many frames on the next one is that the model makes.
+    "keyframe_strength": ScheduleSpec(default=1.0, low=0.0, high=1.0),
+    "cadence": ScheduleSpec(default=1.0, low=1.0, high=100.0),
     "noise": ScheduleSpec(default=0.0, low=0.0, high=1.0),
     "contrast": ScheduleSpec(default=1.0, low=0.0, high=4.0),
     "sharpen": ScheduleSpec(default=0.0, low=0.0, high=4.0),
@@ -64,12 +67,17 @@ class Prompt(BaseModel):
     """A text that holds from `frame` (counted from 0, the shot's first) until the next prompt.
 
     negative: what the picture should not show, for models that are guided by contrast.
+    ease: how it goes over into the next prompt (prompts.py); "hold" is at once, at the next one's frame.
+    weight: a schedule. A prompt that has one does not take turns: it counts from its frame on, as much as this says,
+        beside the prompts that do, which count as 1 together.
     """
 
     model_config = STRICT
     frame: Annotated[int, Field(ge=0)] = 0
     text: Annotated[str, Field(min_length=1, max_length=20_000, pattern=r"\S")]
     negative: Annotated[str, Field(max_length=20_000)] = ""
+    ease: Literal["hold", "linear", "ease_in", "ease_out", "ease_in_out", "sigmoid"] = "hold"
+    weight: float | str | list[float] | dict[str, str] | None = None
 
 
 class Feedback(BaseModel):
@@ -193,11 +201,48 @@ class Guides(BaseModel):
     mask: Annotated[str, Field(min_length=1)] | None = None
 
 
+class Keyframes(BaseModel):
+    """Frames that are made anew more than the others: with the curve `keyframe_strength` in place of `strength`.
+
+    every: each so manieth frame; 0 is none. frames: these, counted from 0. prompts: those at which a prompt begins.
+    At 1, the default, a keyframe starts from noise alone: what has burnt in or washed out over the frames before is
+    gone. It is still the same scene wherever the model is shown the moved picture as a reference (feedback.condition);
+    with condition "start" it is a new picture of the prompt, and .8 keeps its outlines. With "reference" all frames
+    start from noise, and keyframes are no different. Keyframes are made whatever the cadence says.
+    """
+
+    model_config = STRICT
+    every: Annotated[int, Field(ge=0)] = 0
+    frames: list[Annotated[int, Field(ge=0)]] = []
+    prompts: bool = False
+
+
+class Time(BaseModel):
+    """What comes between the frames that are made, and after the last one.
+
+    inbetween: pictures between two made ones are both of these, moved to where they meet; "flow" follows what the
+        motion leaves over by optical flow too, "blend" fades it.
+    loop: "back": the frames in reverse follow, without the two ends; "seamless": the last `seam` frames are drawn
+        towards frame 0, so that it can follow the last one, and painted less and less, down to half. The curves at
+        frame 0 are then the move into it from there.
+    interpolation: so many times as many pictures a second; the film takes as long.
+    """
+
+    model_config = STRICT
+    keyframes: Keyframes = Keyframes()
+    inbetween: Literal["flow", "blend"] = "flow"
+    loop: Literal["none", "back", "seamless"] = "none"
+    seam: Annotated[int, Field(ge=1)] = 12
+    interpolation: Literal[1, 2, 4, 8] = 1
+
+
 GUIDE_FILES = ("depth", "vector", "video", "structure", "mask")  # the others are words
 
 
-def per_frame(name: str, places: list[float]) -> list[float]:
-    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first."""
+def per_frame(name: str, places: list[float], around: bool = False) -> list[float]:
+    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first one, or,
+    around, that from the last one."""
+    begin = places[-1] if around else places[0]
     if name == "zoom":
-        return [1.0, *(after / before for before, after in itertools.pairwise(places))]
-    return [0.0, *(after - before for before, after in itertools.pairwise(places))]
+        return [after / before for before, after in itertools.pairwise([begin, *places])]
+    return [after - before for before, after in itertools.pairwise([begin, *places])]

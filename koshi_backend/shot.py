@@ -7,8 +7,10 @@ checked once, on entry; every fault is listed with its field, frame and value.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +20,6 @@ from pydantic import BaseModel, Field, ValidationError
 from .checks import (
     MAX_FRAMES,
     check_files,
-    check_prompts,
     check_schedules,
     explain,
     resolve_length,
@@ -28,9 +29,12 @@ from .checks import (
 from .errors import KoshiError, problem, raise_problems
 from .guides import frame_file
 from .motion_checks import check_motion
+from .prompts import Track, check_prompts, resolve_prompts
 from .schedules import evaluate
 from .seeds import BEHAVIORS, seed_path
-from .settings import GUIDE_FILES, SCHEDULES, STRICT, Depth, Feedback, Guides, Motion, Prompt, Side, per_frame
+from .settings import GUIDE_FILES, SCHEDULES, STRICT, Depth, Feedback, Guides, Motion, Prompt, Side, Time, per_frame
+from .time_checks import check_time
+from .timing import Spot, drawn, film, film_length, made_frames, seam_start
 
 
 class Shot(BaseModel):
@@ -56,39 +60,103 @@ class Shot(BaseModel):
     motion: Motion = Motion()
     depth: Depth = Depth()
     guides: Guides = Guides()
+    time: Time = Time()
     init_image: str | None = None
+    audio: str | None = None
     strength_convention: Literal["denoise"] = "denoise"
 
     @cached_property
-    def values(self) -> dict[str, list[float]]:
-        """Every schedule's value at every frame, defaults included; of absolute curves, the move into each frame.
-
-        `seed` is what the schedule says, else the path that seed_behavior takes from the shot's seed.
-        """
+    def _given(self) -> dict[str, list[float]]:
+        """The schedules that the document names, at every frame."""
         given = {
             name: evaluate(schedule, self.frames, seed=self.seed) for name, schedule in self.schedules.items()
         }
         for name in self.motion.absolute:
             if name in given:
-                given[name] = per_frame(name, given[name])
-        behavior = "schedule" if "seed" in given else self.seed_behavior
-        path = seed_path(behavior, self.seed, self.frames, self.seed_iter_n, given.get("seed"))
-        given["seed"] = [float(seed) for seed in path]
-        for name, spec in SCHEDULES.items():
-            given.setdefault(name, [spec.default] * self.frames)
+                given[name] = per_frame(name, given[name], self.time.loop == "seamless")
         return given
 
+    @cached_property
+    def values(self) -> dict[str, list[float]]:
+        """Every schedule's value at every frame, defaults included; of absolute curves, the move into each frame.
+
+        `strength` is `keyframe_strength` at keyframes, and falls by half over a seam. `seed` is what the schedule says,
+        else the path that seed_behavior takes from the shot's seed, which counts the frames that are made.
+        """
+        values = {name: [spec.default] * self.frames for name, spec in SCHEDULES.items()} | self._given
+        strength, anew = values["strength"], values["keyframe_strength"]
+        if self.keyframes:
+            strength = [anew[k] if k in self.keyframes else strength[k] for k in range(self.frames)]
+        if self.seam < self.frames:
+            # Frame 0 follows the last frame as it is: the less is made anew there, the smaller is that step.
+            strength = [strength[k] * (1.0 - 0.5 * drawn(k, self.seam, self.frames)) for k in range(self.frames)]
+        values["strength"] = strength
+        if "seed" in self._given:
+            path = seed_path("schedule", self.seed, self.frames, self.seed_iter_n, self._given["seed"])
+        else:
+            of_made = seed_path(self.seed_behavior, self.seed, len(self.made), self.seed_iter_n)
+            lengths = [after - k for k, after in zip(self.made, [*self.made[1:], self.frames], strict=True)]
+            path = [seed for seed, length in zip(of_made, lengths, strict=True) for _ in range(length)]
+        return values | {"seed": [float(seed) for seed in path]}
+
+    @cached_property
+    def made(self) -> list[int]:
+        """The frames that the model makes, in order. The others lie between two of them."""
+        cadence = self._given.get("cadence", [1.0] * self.frames)
+        return made_frames(self.frames, cadence, self.keyframes, self._cuts)
+
+    @cached_property
+    def keyframes(self) -> frozenset[int]:
+        """The frames that are made with keyframe_strength. One that begins anew is none."""
+        asked = self.time.keyframes
+        found = {*asked.frames, *(range(asked.every, self.frames, asked.every) if asked.every else ())}
+        if asked.prompts:
+            found |= {prompt.frame for prompt in self.prompts}
+        return frozenset(k for k in found if k < self.frames and not self.begins(k))
+
+    def before(self, index: int) -> int:
+        """The made frame that a frame is made from; of frame 0, itself."""
+        return self.made[max(bisect.bisect_left(self.made, index) - 1, 0)]
+
+    def preceding(self, index: int) -> int:
+        """The frame that the move into a frame begins at: the one before it; of frame 0, in a loop, the last one."""
+        return index - 1 if index else self.frames - 1
+
+    @property
+    def seam(self) -> int:
+        """The first frame that a seamless loop draws towards frame 0; without one, the shot's length."""
+        if self.time.loop != "seamless":
+            return self.frames
+        return seam_start(self.frames, self.time.seam, self._cuts)
+
+    @property
+    def film(self) -> Iterator[Spot]:
+        """All that comes out, picture by picture."""
+        return film(self.frames, self.made, self._cuts, self.time.loop, self.time.interpolation)
+
+    @property
+    def film_frames(self) -> int:
+        """How many pictures come out."""
+        return film_length(self.frames, self.time.loop, self.time.interpolation)
+
+    @property
+    def film_rate(self) -> float:
+        """How many of them are shown a second."""
+        return self.fps * self.time.interpolation
+
+    def film_number(self, index: int) -> int:
+        """The number in file names of the picture that comes out as number `index`, from 0: from frame_start on, one by
+        one where there are pictures between frames."""
+        return self.frame_start + index * (self.frame_step if self.time.interpolation == 1 else 1)
+
+    @cached_property
+    def texts(self) -> Track:
+        """The prompts, frame by frame."""
+        return Track(self.prompts, self.frames, self.seed)
+
     def prompt_at(self, index: int) -> str:
-        """The text in force at a frame. Before the first prompt's frame the first prompt holds."""
-        return self._prompt(index).text
-
-    def negative_at(self, index: int) -> str:
-        """The negative text in force at a frame."""
-        return self._prompt(index).negative
-
-    def _prompt(self, index: int) -> Prompt:
-        ordered = sorted(self.prompts, key=lambda p: p.frame)
-        return next((prompt for prompt in reversed(ordered) if prompt.frame <= index), ordered[0])
+        """The strongest text of a frame."""
+        return self.texts.at(index)[0].text
 
     def number(self, index: int) -> int:
         """The number of a frame in file names and in Blender."""
@@ -137,6 +205,7 @@ def load_shot(data: object) -> Shot:
     resolve_length(draft, faults)
     resolve_model(draft, faults)
     turn_strength(draft, faults)
+    resolve_prompts(draft, faults)
     check_files(draft, faults)
     shot: Shot | None = None
     try:
@@ -148,6 +217,7 @@ def load_shot(data: object) -> Shot:
     check_schedules(draft, faults)
     check_prompts(draft, faults)
     check_motion(draft, faults)
+    check_time(draft, faults)
     _check_seeds(draft, faults)
     raise_problems("bad_shot", "This shot", faults)
     assert shot is not None  # without faults the validation above has succeeded
@@ -155,7 +225,7 @@ def load_shot(data: object) -> Shot:
 
 
 def read_shot(path: Path | str) -> Shot:
-    """Load a .koshi.json file; a relative init_image is looked for beside it.
+    """Load a .koshi.json file; relative init_image, audio and guides are looked for beside it.
 
     Raises KoshiError("bad_shot") also for a missing file or broken JSON.
     """
@@ -178,7 +248,7 @@ def read_shot(path: Path | str) -> Shot:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise KoshiError("bad_shot", f"The shot {path} holds JSON that no shot would: {error}.") from error
     if isinstance(data, dict):
-        _find_beside(path.parent, data, ("init_image",))
+        _find_beside(path.parent, data, ("init_image", "audio"))
         if isinstance(guides := data.get("guides"), dict):
             _find_beside(path.parent, guides, GUIDE_FILES)
     return load_shot(data)

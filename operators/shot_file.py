@@ -35,7 +35,7 @@ DEFAULTS = {
 }
 # What a shot says of itself that changes nothing while it says this; a scene cannot hold anything else.
 FIXED: dict[str, dict[str, Any]] = {
-    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1},
+    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1, "audio": None},
     "feedback": {
         "carry": "pixels",
         "position": "grid",
@@ -64,6 +64,13 @@ FIXED: dict[str, dict[str, Any]] = {
         "structure_as": "picture",
         "mask": None,
     },
+    "time": {
+        "keyframes": {"every": 0, "frames": [], "prompts": False},
+        "inbetween": "flow",
+        "loop": "none",
+        "seam": 12,
+        "interpolation": 1,
+    },
     "depth": {
         "source": "plane",
         "model": "depth-anything/Depth-Anything-V2-Small-hf",
@@ -77,6 +84,7 @@ READ = {
     "": {
         "koshi", "model", "width", "height", "fps", "frame_start", "frame_end", "frames", "seed", "steps", "prompts",
         "schedules", "seed_behavior", "seed_iter_n", "strength_convention", "feedback", "motion", "guides", "depth",
+        "time",
     },
     "feedback": {"condition"},
     "motion": {"absolute"},

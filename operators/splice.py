@@ -12,11 +12,11 @@ from typing import Any
 from ..bridge_server.protocol import BridgeError
 
 # What may differ from the splice on; anything else a shot says holds for the whole of it.
-_PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps"}
+_PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps", "audio"}
 _WORDS = {
     "model": "the model", "width": "the width", "height": "the height", "frame_start": "the first frame",
     "frame_step": "the frame step", "steps": "the steps", "feedback": "the mode", "guides": "structure or mask",
-    "init_image": "what it starts from", "source": "the motion's source",
+    "init_image": "what it starts from", "time": "keyframes, loop or interpolation", "source": "the motion's source",
 }  # fmt: skip
 RESEED = 1000  # further than the seeds of a take's own frames lie apart, most often
 

@@ -14,7 +14,7 @@ BLENDERS = ("4.2", "4.5", "5.0", "5.1", "5.2")
 
 # Read by torch when it is first imported, here or in a worker process: small models gain nothing from more
 # threads, and tests must leave a shared machine some room.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

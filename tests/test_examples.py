@@ -53,6 +53,9 @@ def test_there_is_one_of_each_kind() -> None:
     assert {s.motion.source for s in shots} == {"2d", "3d", "camera", "flow", "affine", "perspective"}
     assert {s.feedback.border for s in shots} == {"replicate", "wrap", "reflect"}
     assert {s.depth.source for s in shots} == {"plane", "files", "groups"}  # a model would have to be downloaded
+    assert {s.time.loop for s in shots} == {"none", "back", "seamless"}
+    assert {len(s.made) < s.frames for s in shots} == {bool(s.keyframes) for s in shots} == {True, False}
+    assert max(s.time.interpolation for s in shots) > 1
     modes = {"fixed", "incremental", "slerp", "subseed", "warped", "scaled"}
     assert {s.feedback.noise_mode for s in shots} == modes
     assert {s.feedback.noise_type for s in shots} == {"gaussian", "perlin"}
@@ -163,7 +166,7 @@ def test_renders(name: str, tmp_path: Path) -> None:
     """Its first two frames, small and in two steps. Guides in OpenEXR keep their size."""
     fixed = name == "motion_camera_depth"
     one = shot(name, 2, **({} if fixed else {"width": 96, "height": 96}), steps=2)
-    first, second = render_shot(one, store=FrameStore(tmp_path))
+    first, second, *_ = render_shot(one, store=FrameStore(tmp_path))
     assert first.png != second.png
     for frame in (first, second):
         picture = cv2.imdecode(np.frombuffer(frame.png, np.uint8), cv2.IMREAD_COLOR)

@@ -9,6 +9,7 @@ Works without make too, with any Python from 3.11 on. setup_env.py says which va
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -25,11 +26,16 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run pytest in the backend's environment, with the Blender environments made known to it."""
+    """Run pytest in the backend's environment, with the Blender environments made known to it.
+
+    Two files at a time where there are the cores; `-n 0` among the arguments is one after the other.
+    """
     python = backend_env()
     blenders = {f"KOSHI_BPY_{v.replace('.', '')}": str(path) for v, path in blender_envs().items()}
     environ = clean_environ(KOSHI_PYTHON=str(python), **blenders)
-    return subprocess.call([str(python), "-m", "pytest", *arguments], cwd=ROOT, env=environ)
+    # Two, not more: each worker of pytest's has a backend, a copy of torch and five Blenders of its own.
+    workers = ["-n", str(min(os.cpu_count() or 1, 2)), "--dist", "loadscope"]
+    return subprocess.call([str(python), "-m", "pytest", *workers, *arguments], cwd=ROOT, env=environ)
 
 
 def lint(arguments: list[str]) -> int:

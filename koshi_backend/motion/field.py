@@ -83,7 +83,7 @@ class MotionField:
         a "wrap" of two matrices is that of the endless plane.
         """
         height, width = self.valid.shape
-        seen = later.valid & self._seen(later.source, border)
+        seen = later.valid & self.seen_at(later.source, border)
         if self.matrix is not None and later.matrix is not None:
             both = MotionField.homography(later.matrix @ self.matrix, width, height, seen.device, border)
             return MotionField(both.source, both.valid & seen, both.matrix)
@@ -100,7 +100,7 @@ class MotionField:
         source = torch.stack([x - BEYOND, y - BEYOND]) + moved
         return MotionField(source.permute(1, 2, 0), seen)
 
-    def _seen(self, source: Tensor, border: str) -> Tensor:
+    def seen_at(self, source: Tensor, border: str) -> Tensor:
         """bool [H, W]: whether the pixel nearest to each place is valid; outside, that at the edge."""
         height, width = self.valid.shape
         if bool(self.valid.all()):
