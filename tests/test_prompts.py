@@ -156,7 +156,7 @@ def test_a_blend_goes_on_after_a_stop_as_it_would_have(tmp_path: Path) -> None:
 
 
 def test_colours_go_over_with_the_prompt(tmp_path: Path) -> None:
-    prompts = [{"text": "a calm sea at night, photo", "ease": "linear"}, {"frame": 6, "text": "a desert at noon, photo"}]
+    prompts = [{"text": "a sea at night, photo", "ease": "linear"}, {"frame": 6, "text": "a desert at noon, photo"}]
     shot = _shot(prompts, 8, schedules={"strength": 0.3, "color_match": 1.0})
     store = FrameStore(tmp_path)
     frames = list(render_shot(shot, store=store))
