@@ -108,8 +108,8 @@ def euler(
 
     velocity(x, t): the network's prediction, shaped like x.
     held: (picture, noise, release) for parts that start later than the rest: where `release` (a time per element,
-        broadcastable to x) is below the present time, x is put back on the straight line between picture and noise. What
-        is released at 0 comes out as it was.
+        broadcastable to x) is below the present time, x is put back on the straight line between picture and noise;
+        what is released at 0 comes out as it was.
     on_step(k, n): called before each of the n steps. cancelled(): asked before each step; Cancelled is raised.
     on_prediction(k, n, picture): called after each step's evaluation with the picture it points to, x - t * v.
     """
