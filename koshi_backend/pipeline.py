@@ -213,7 +213,7 @@ class Pipeline:
         count = max(48, index + 1) if num_frames is None else num_frames
         shot = self.shot(AnimationCall(prompt, motion_params, count, width, height, **options), quality, template)
         if index >= shot.film_frames:
-            hint = f"{shot.film_frames} come out: the last one has less."
+            hint = f"num_frames is {shot.frames}, and {shot.film_frames} come out: the last one has less."
             raise KoshiError("bad_value", f"frame is {index}.", hint)
         *_, last = self._rendered(shot, store, progress, index + 1)
         image = Image.open(io.BytesIO(last.png))

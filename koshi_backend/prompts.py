@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from .checks import renderable
 from .errors import KoshiError, problem
 from .expressions import Expression, ExpressionError, read
 from .schedules import ScheduleError, evaluate
@@ -151,7 +152,7 @@ def resolve_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None
 def check_prompts(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     """Of prompts that pydantic finds well formed: one text a frame, and math and weights that have values."""
     prompts, frames, seed = draft.get("prompts"), draft.get("frames"), draft.get("seed", 0)
-    if not isinstance(prompts, list) or not isinstance(frames, int) or not isinstance(seed, int):
+    if not isinstance(prompts, list) or not renderable(frames) or not isinstance(seed, int):
         return
     seen: set[int] = set()
     sound = not any(fault["field"].startswith("prompts") for fault in faults)
