@@ -213,7 +213,8 @@ class Pipeline:
         count = max(48, index + 1) if num_frames is None else num_frames
         shot = self.shot(AnimationCall(prompt, motion_params, count, width, height, **options), quality, template)
         if index >= shot.film_frames:
-            hint = f"num_frames is {shot.frames}, and {shot.film_frames} come out: the last one has less."
+            more = f", and {shot.film_frames} come out" if shot.film_frames != shot.frames else ""
+            hint = f"num_frames is {shot.frames}{more}: the last one is {shot.film_frames - 1}."
             raise KoshiError("bad_value", f"frame is {index}.", hint)
         *_, last = self._rendered(shot, store, progress, index + 1)
         image = Image.open(io.BytesIO(last.png))

@@ -311,7 +311,7 @@ def test_the_autoencoder_s_figures(painter: Painter) -> None:
     assert {r.unit for r in rows} == {"dB"}
     assert row(rows, "after 5 rounds").value < row(rows, "after 2 rounds").value
     assert {f"one round: {style}" for style in STYLES} <= {r.name for r in rows}
-    net.decoder.conv_out.bias.data += 0.1  # a little too bright
+    dict(net.named_parameters())["decoder.conv_out.bias"].data += 0.1  # a little too bright
     worse = autoencoder(net, 5, 1, 8, {2: 28.0})
     assert row(worse, "one round").holds is False
     assert row(worse, "after 2 rounds").value < row(worse, "one round").value
