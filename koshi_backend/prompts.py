@@ -13,6 +13,7 @@ No torch: the server process reads this.
 from __future__ import annotations
 
 import bisect
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,8 +32,8 @@ _LEAST = 1e-6  # a share below this is none
 
 def _logistic(share: float) -> float:
     """The S-curve of deforum-studio, 1 / (1 + e^-8(x - 1/2)), stretched to begin at 0 and to end at 1."""
-    low = 1.0 / (1.0 + 2.718281828459045**4.0)
-    return (1.0 / (1.0 + 2.718281828459045 ** (-8.0 * (share - 0.5))) - low) / (1.0 - 2.0 * low)
+    low = 1.0 / (1.0 + math.exp(4.0))
+    return (1.0 / (1.0 + math.exp(-8.0 * (share - 0.5))) - low) / (1.0 - 2.0 * low)
 
 
 # How much of the next prompt there is at a part of the way to it. All rise from 0 to 1.

@@ -154,10 +154,6 @@ class Shot(BaseModel):
         """The prompts, frame by frame."""
         return Track(self.prompts, self.frames, self.seed)
 
-    def prompt_at(self, index: int) -> str:
-        """The strongest text of a frame."""
-        return self.texts.at(index)[0].text
-
     def number(self, index: int) -> int:
         """The number of a frame in file names and in Blender."""
         return self.frame_start + index * self.frame_step

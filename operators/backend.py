@@ -9,13 +9,6 @@ from . import compat, job, start, state
 from .pumped import PumpedOperator
 
 
-def _idle(cls: type[bpy.types.Operator]) -> bool:
-    if state.status.busy:
-        cls.poll_message_set("Koshi is busy; wait for it or cancel it")
-        return False
-    return True
-
-
 class KOSHI_OT_connect(PumpedOperator, bpy.types.Operator):
     """Find the backend, or start it, and go on showing a render of this scene that is under way"""
 
@@ -24,7 +17,7 @@ class KOSHI_OT_connect(PumpedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return _idle(cls)
+        return state.idle(cls)
 
     def begin(self, context: bpy.types.Context) -> job.Job:
         return start.connect(compat.edited_scene(context))
@@ -47,7 +40,7 @@ class KOSHI_OT_stop_backend(PumpedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return _idle(cls)
+        return state.idle(cls)
 
     def begin(self, context: bpy.types.Context) -> job.Job:
         return start.stop(compat.edited_scene(context))

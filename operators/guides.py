@@ -261,10 +261,7 @@ class KOSHI_OT_guides_clear(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if state.status.busy:
-            cls.poll_message_set("A Koshi render is running; wait for it or cancel it")
-            return False
-        return True
+        return state.idle(cls)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:

@@ -69,7 +69,7 @@ class Job:
         except BridgeError as error:
             self._drop_preparation()
             self._handle("failed", error.as_dict())
-        except Exception:
+        except Exception:  # the step's edge: it runs in a timer, where it would end the job without a word
             self._drop_preparation()
             state.log().exception("preparing the shot failed")
             sentence = "Something unexpected went wrong while Blender prepared the shot."

@@ -7,6 +7,7 @@ import bpy
 
 from . import compat, preview_image, preview_live, preview_session, preview_shot
 from .preview import finish, has_scene
+from .pumped import redraw
 
 
 class KOSHI_OT_motion_preview(bpy.types.Operator):
@@ -36,7 +37,7 @@ class KOSHI_OT_motion_preview(bpy.types.Operator):
         preview_image.make_room(context, preview_image.FILM, preview_shot.small_size(scene))
         preview_session.want("motion", scene)
         preview_live.start()
-        preview_live.redraw()
+        redraw()
         return {'FINISHED'}
 
 

@@ -7,6 +7,7 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from . import compat, preview_image, preview_live, preview_session, preview_shot
+from .pumped import redraw
 
 
 class KOSHI_OT_preview(bpy.types.Operator):
@@ -38,7 +39,7 @@ class KOSHI_OT_preview(bpy.types.Operator):
         preview_image.make_room(context, preview_image.PICTURE, preview_shot.small_size(scene))
         preview_session.want("preview", scene, _frame(scene))
         preview_live.start()
-        preview_live.redraw()
+        redraw()
         return {'FINISHED'}
 
 
@@ -63,7 +64,7 @@ class KOSHI_OT_preview_live(bpy.types.Operator):
             scene = compat.edited_scene(context)
             preview_image.make_room(context, preview_image.PICTURE, preview_shot.small_size(scene))
             preview_live.switch(scene)
-        preview_live.redraw()
+        redraw()
         return {'FINISHED'}
 
 
@@ -83,7 +84,7 @@ class KOSHI_OT_preview_cancel(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         preview_live.switch(None)
         preview_session.cancel()
-        preview_live.redraw()
+        redraw()
         return {'FINISHED'}
 
 

@@ -15,13 +15,13 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from . import guides, preview_session, preview_shot, sample, state, values
+from .pumped import redraw
 
 LOOK = 0.1  # seconds between two looks
 BUSY = 0.03  # seconds between two ticks while something is under way
 FEW = 100  # frames of curves that are read within 4 ms
 REST = 3  # looks without a change before the scene is rendered for a preview
 _QUIET = (bpy.types.Scene, bpy.types.Collection, bpy.types.Image, bpy.types.Screen, bpy.types.WindowManager)
-_SHOWING = {'VIEW_3D', 'SEQUENCE_EDITOR', 'IMAGE_EDITOR'}
 
 longest_tick = 0.0  # seconds, since the timer was started
 _scene = ""  # the one that Live follows; "" while it is off
@@ -79,8 +79,7 @@ def _tick() -> float | None:
     begin = time.monotonic()
     try:
         changed = _work()
-    except Exception:
-        # A timer that raises is gone without a word.
+    except Exception:  # a timer that raises is gone without a word
         state.log().exception("preview")
         stop()
         error = BridgeError(
@@ -186,14 +185,3 @@ def _note_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None =
         if moved or not isinstance(update.id, _QUIET):
             _updates += 1
             return
-
-
-def redraw() -> None:
-    """Redraw the sidebars that show how it goes, not the editors themselves."""
-    manager = bpy.context.window_manager
-    for window in manager.windows if manager else ():
-        for area in window.screen.areas:
-            if area.type in _SHOWING:
-                for region in area.regions:
-                    if region.type == 'UI':
-                        region.tag_redraw()

@@ -160,7 +160,7 @@ def _go_on() -> None:
     except BridgeError as error:
         _preparing = None
         return _fail(error)
-    except Exception:
+    except Exception:  # the step's edge: it runs in a timer, where it would end the preview without a word
         _preparing = None
         state.log().exception("preparing a preview failed")
         sentence = "Something unexpected went wrong while Blender prepared the preview."

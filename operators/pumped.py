@@ -14,7 +14,8 @@ from . import state
 from .job import BUDGET, Job
 
 TICK = 0.1  # seconds
-SHOWING = {'VIEW_3D': 'UI', 'SEQUENCE_EDITOR': 'UI', 'PREFERENCES': 'WINDOW'}  # where Koshi's panels are
+# Where Koshi's panels are.
+SHOWING = {'VIEW_3D': 'UI', 'SEQUENCE_EDITOR': 'UI', 'IMAGE_EDITOR': 'UI', 'PREFERENCES': 'WINDOW'}
 LOST = "Something unexpected went wrong in Blender while Koshi showed what has arrived. The backend goes on."
 
 _timers: list[Any] = []  # of the operators that run

@@ -83,8 +83,7 @@ class KOSHI_OT_cancel(bpy.types.Operator):
 
 
 def _ready(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
-    if state.status.busy:
-        cls.poll_message_set("A Koshi render is running; wait for it or cancel it")
+    if not state.idle(cls):
         return False
     if compat.edited_scene(context) is None:
         cls.poll_message_set("There is no scene to render")

@@ -11,7 +11,7 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from . import guides, reader, sample, sequencer, settings, splice, state
-from .job import Job, Work
+from .job import BUDGET, Job, Work
 from .sequencer import Take
 
 
@@ -117,7 +117,7 @@ def running_job_of(scene: bpy.types.Scene, jobs: list[dict[str, Any]]) -> dict[s
 
 def _budget() -> float:
     """Seconds of the main thread that a portion of sampling may take."""
-    return float("inf") if bpy.app.background else 0.008
+    return float("inf") if bpy.app.background else BUDGET
 
 
 def _begin(scene: bpy.types.Scene, work: Work | Generator[str, None, Work], message: str) -> Job:

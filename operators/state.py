@@ -86,6 +86,13 @@ status = Status()
 job: Job | None = None
 
 
+def idle(operator: type) -> bool:
+    """For an operator's `poll`: whether no render is under way, and if one is, the reason."""
+    if status.busy:
+        operator.poll_message_set("A Koshi render is running; wait for it or cancel it")  # type: ignore[attr-defined]
+    return not status.busy
+
+
 def begin(new_job: Job, scene: str, message: str, notes: list[str] | None = None) -> None:
     """Make `new_job` the current one and forget the figures of the last."""
     global job, status

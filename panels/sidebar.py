@@ -70,7 +70,7 @@ class _Main:
             big.operator("koshi.render", text="Render", icon='RENDER_ANIMATION')
             more = layout.row(align=True)
             if (take := start.unfinished(scene)) is not None:
-                more.operator("koshi.resume", text=f"Resume ({take.shown} of {take.places})", icon='PLAY')
+                more.operator("koshi.resume", text=f"Resume ({take.shown}/{take.places})", icon='PLAY')
             more.operator("koshi.render_from_here", text="From Here", icon='TRACKING_FORWARDS')
         _draw_lines(layout.column(align=True), _summary(scene), context)
         if status.error:

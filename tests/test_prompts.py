@@ -36,7 +36,7 @@ def _faults(prompts: list[dict[str, Any]], frames: int = 49) -> list[dict[str, A
 
 def test_a_prompt_holds_until_the_next_one() -> None:
     shot = _shot([{"frame": 30, "text": "b"}, {"frame": 8, "text": "a"}])
-    assert [shot.prompt_at(k) for k in (0, 8, 29, 30, 48)] == ["a", "a", "a", "b", "b"]
+    assert [shot.texts.at(k)[0].text for k in (0, 8, 29, 30, 48)] == ["a", "a", "a", "b", "b"]
     assert _shares(shot, 29) == {"a": 1.0}
 
 
@@ -55,7 +55,7 @@ def test_one_prompt_goes_over_into_the_next() -> None:
     assert _shares(shot, 0) == {"a": 1.0}
     assert _shares(shot, 10) == {"a": 0.75, "b": 0.25}
     assert _shares(shot, 40) == _shares(shot, 48) == {"b": 1.0}
-    assert shot.prompt_at(30) == "b"  # the stronger one
+    assert shot.texts.at(30)[0].text == "b"  # the stronger one
 
 
 @given(
@@ -81,7 +81,7 @@ def test_texts_that_are_alike_count_together() -> None:
 
 def test_frames_and_texts_may_be_math() -> None:
     shot = _shot([{"text": "a `1+t/4` storey house, seed `s`"}, {"frame": "max_f/2", "text": "b"}], seed=7)
-    assert [shot.prompt_at(k) for k in (0, 1, 23, 24)] == [
+    assert [shot.texts.at(k)[0].text for k in (0, 1, 23, 24)] == [
         "a 1 storey house, seed 7", "a 1.25 storey house, seed 7", "a 6.75 storey house, seed 7", "b",
     ]  # fmt: skip
     assert shot.prompts[1].frame == 24

@@ -43,8 +43,8 @@ def test_the_design_document_s_example_is_a_whole_shot() -> None:
     assert shot.values["angle"] == [0.5] * 48
     assert shot.values["seed"] == [3.0] * 48
     assert shot.steps == 4
-    assert shot.prompt_at(23).endswith("dawn, photo")
-    assert shot.prompt_at(24).endswith("night, photo")
+    assert shot.texts.at(23)[0].text.endswith("dawn, photo")
+    assert shot.texts.at(24)[0].text.endswith("night, photo")
 
 
 def test_json_round_trip_keeps_the_shot_and_its_digest() -> None:
@@ -57,7 +57,7 @@ def test_json_round_trip_keeps_the_shot_and_its_digest() -> None:
 
 def test_a_prompt_that_begins_late_holds_from_the_start() -> None:
     shot = load_shot({**WHOLE, "prompts": [{"frame": 10, "text": "a reef"}]})
-    assert shot.prompt_at(0) == "a reef"
+    assert shot.texts.at(0)[0].text == "a reef"
 
 
 def test_empty_prompts() -> None:

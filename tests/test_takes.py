@@ -71,7 +71,7 @@ def test_a_spliced_shots_frames_are_the_takes_and_then_the_scenes(
     old_shot, new_shot, shot = load_shot(SHOT), load_shot(new), load_shot(made)
     for index in range(10):
         source = old_shot if index < at else new_shot
-        assert shot.prompt_at(index) == source.prompt_at(index)
+        assert shot.texts.at(index)[0].text == source.texts.at(index)[0].text
         assert shot.begins(index) == source.begins(index)
         assert {n: v[index] for n, v in shot.values.items()} == {n: v[index] for n, v in source.values.items()}
     assert splice.unchanged(SHOT, splice.splice(SHOT, SHOT, at), at)
