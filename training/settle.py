@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .autoencoder import (
-    DETAIL,
     STATISTICS,
     TINT,
     Learned,
@@ -43,7 +42,7 @@ POOL, LIFE = 128, 40  # pictures on their way, and their mean rounds
 FRESH, TAKEN = 2, 2  # new pictures and pictures of the pool in a batch
 WARPED = 0.15  # of all batches: the new pictures move a little between decoding and encoding
 LOST = 0.012  # squared error of pictures of -1..1, 25 dB, from which nobody could come back
-CYCLE, REAL = 0.1, 0.05  # weights beside the pixels' loss
+CYCLE, REAL, DETAIL = 0.1, 0.05, 0.04  # weights beside the pixels' loss; rounds wear detail off: twice the first part's
 RATE, ENCODER_RATE = 1e-3, 4e-4
 
 
