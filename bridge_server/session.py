@@ -153,7 +153,7 @@ class Session:
                 job, attached = jobs.submit(
                     shot.digest,
                     data,
-                    shot.frames if kind == "motion" else shot.film_frames,
+                    shot.film_frames,
                     shot.frame_start,
                     "" if kind == "motion" else shot.model,
                     device or None,

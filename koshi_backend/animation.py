@@ -6,11 +6,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .arguments import Picture, coherence_of, frame_number, kept_path, kind, plain, seed_or_random
 from .errors import KoshiError
 from .feedback import FeedbackConfig
+from .lora.uses import lora_uses
 from .models.registry import Traits
 from .shot import Shot, load_shot
 
@@ -19,7 +21,10 @@ Schedules = dict[str, Any]
 
 @dataclass(frozen=True)
 class AnimationCall:
-    """The arguments of `Pipeline.generate_animation`, which says what each means, that make the frames."""
+    """The arguments of `Pipeline.generate_animation`, which says what each means, that make the frames and the sound.
+
+    carry: as feedback.carry of a shot; feedback_mode "none" goes before it.
+    """
 
     prompts: str | dict[int, str]
     motion_params: Schedules | None = None
@@ -41,6 +46,9 @@ class AnimationCall:
     negative_prompt: str = ""
     loop: bool | str = False
     interpolation: int | None = None
+    loras: Any = None
+    audio: str | Path | None = None
+    carry: str = "pixels"
 
     def shot(self, model: str, words: Callable[[str], str]) -> Shot:
         """The Shot, which checks all of them together. words: a prompt as the model shall read it."""
@@ -64,7 +72,9 @@ class AnimationCall:
                 "schedules": schedules,
                 "feedback": feedback,
                 "time": self._time(),
+                "loras": lora_uses(self.loras),
                 "init_image": None if self.init_image is None else kept_path(self.init_image),
+                "audio": None if self.audio is None else str(self.audio),
             }
         )
 
@@ -91,6 +101,7 @@ class AnimationCall:
     def _feedback(self) -> dict[str, Any]:
         color_mode, reference = coherence_of(self.color_coherence)
         feedback: dict[str, Any] = {
+            "carry": self.carry,
             "noise_mode": self.noise_mode,
             "noise_scale": plain(self.noise_scale),
             "noise_delta": plain(self.noise_delta),

@@ -15,6 +15,7 @@ import torch
 
 from .betweens import Betweens
 from .errors import Cancelled
+from .footage import check_footage
 from .frame import Maker
 from .keys import Painter, frame_key
 from .models.placement import Offload
@@ -63,6 +64,7 @@ def render_shot(
     `pick_dtype` and `pick_offload` choose when None.
     Raises KoshiError, and Cancelled when cancelled() turns true; frames yielded before are kept.
     """
+    check_footage(shot)
     store = store if store is not None else FrameStore()
     where = pick_device(device)
     kind = pick_dtype(where, dtype)

@@ -22,8 +22,11 @@ from .settings import (
     Camera,
     Depth,
     Feedback,
+    GuidedImage,
     Guides,
+    Hybrid,
     Keyframes,
+    Masking,
     Motion,
     Plane,
     Time,
@@ -194,12 +197,25 @@ def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     cuts = motion.get("cuts") if isinstance(motion, dict) else None
     begins = {0, *(k for k in cuts if renderable(k))} if isinstance(cuts, list) else {0}
     _check_file(draft, "init_image", "init_image", faults, draft, begins)
+    _check_file(draft, "color_image", "color_image", faults, draft, _looked_at(draft))
+    if isinstance(given := draft.get("guided_images"), list):
+        draft["guided_images"] = given = [dict(one) if isinstance(one, dict) else one for one in given]
+        for k, one in enumerate(given):
+            if isinstance(one, dict):
+                _check_file(one, "image", f"guided_images[{k}].image", faults, draft, {0})
     _check_audio(draft, faults)
     guides = draft.get("guides")
     if isinstance(guides, dict):
         draft["guides"] = guides = dict(guides)
         for name in GUIDE_FILES:
-            _check_file(guides, name, f"guides.{name}", faults, draft)
+            # Which of the video's files are needed is known when all else is (hybrid_checks.py).
+            _check_file(guides, name, f"guides.{name}", faults, draft, set() if name == "video" else None)
+
+
+def _looked_at(draft: dict[str, Any]) -> set[int] | None:
+    """The frames whose colours are taken from numbered pictures."""
+    every, frames = draft.get("color_every", 1), draft.get("frames")
+    return set(range(0, frames, every)) if renderable(every) and renderable(frames) else None
 
 
 def _check_audio(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
@@ -293,8 +309,13 @@ def _nearest_side(value: int) -> str:
 
 def _keys_of(where: list[Any]) -> Iterable[str] | None:
     """The keys of the inner object that a fault lies in."""
+    if where[:1] == ["loras"]:
+        return ["file", "weight"]
+    if where[:1] == ["guided_images"]:
+        return list(GuidedImage.model_fields)
     tables: dict[str, type[BaseModel]] = {
-        "feedback": Feedback, "motion": Motion, "depth": Depth, "guides": Guides, "time": Time,
+        "masking": Masking,
+        "feedback": Feedback, "motion": Motion, "depth": Depth, "guides": Guides, "hybrid": Hybrid, "time": Time,
     }  # fmt: skip
     if where[:2] == ["time", "keyframes"]:
         return list(Keyframes.model_fields)

@@ -23,6 +23,10 @@ from .environment import prepare
 from .errors import Cancelled, KoshiError
 from .paths import cache_folder
 
+_LORA: dict[str, Any] = {
+    "action": "append", "default": [], "metavar": "FILE[:WEIGHT]",
+    "help": "a LoRA; may be repeated; in animate a weight may be a schedule, 0:(0), 24:(1)",
+}  # fmt: skip
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -83,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("shot", type=Path, help="a .koshi.json file")
     animate.add_argument("--out", type=Path, required=True, help="a folder, or a .mp4, .mov or .mkv file")
     animate.add_argument("--motion-only", action="store_true", help="no model: the first picture or a checker, moved")
+    animate.add_argument("--lora", **_LORA)
     animate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
     generate = add("generate", "Draw one picture.")
@@ -97,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--negative", default="", help="what it shall not show, for base models")
     generate.add_argument("--quality", choices=("draft", "normal", "final"), help="half, all or twice the steps")
     generate.add_argument("--template", help="a look by name (koshi templates), or a text with {prompt} in it")
+    generate.add_argument("--lora", **_LORA)
     generate.add_argument("--seed", type=int, help="default: a random one")
     generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
@@ -116,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     feedback.add_argument("--noise-type", choices=("perlin", "gaussian"), default="perlin")
     feedback.add_argument("--sharpen", type=float, default=0.1, help=".05 to .25; default .1")
     feedback.add_argument("--contrast", type=float, default=1.0, help=".9 to 1.1; default 1")
+    feedback.add_argument(
+        "--carry", choices=("pixels", "latent"), default="pixels", help="what is moved: the picture, or its latent, "
+        "which loses detail faster; default pixels",
+    )  # fmt: skip
     feedback.add_argument("--color-mode", choices=("LAB", "RGB", "HSV", "none"), default="LAB")
     feedback.add_argument("--steps", type=int, help="default: the model's own")
     feedback.add_argument("--cfg", type=float, help="guidance; default: the model's own")
@@ -159,7 +169,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "animate":
         from .commands import animate
 
-        return animate(options.shot, options.out, options.device, motion_only=options.motion_only)
+        return animate(options.shot, options.out, options.device, motion_only=options.motion_only, loras=options.lora)
     if options.command == "generate":
         from .commands import generate
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,41 @@ from .api import create_pipeline
 from .arguments import check_picture
 from .chain import render_shot
 from .errors import KoshiError
+from .footage import sound_begins
+from .lora.uses import parse_lora
 from .models.flux2_model import Flux2Model
 from .models.registry import find_traits
 from .outputs import PICTURES, check_file, check_folder, write_whole
 from .preview import motion_frames
 from .progress import FrameLine
-from .shot import read_shot
+from .shot import load_shot, read_shot
 from .video import SUFFIXES, is_video, write_video
 
 _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png", ".jpg", ".jpeg", ".webp", ".exr")
 
 
-def animate(shot_file: Path, out: Path, device: str | None, *, motion_only: bool = False) -> dict[str, Any]:
+def animate(
+    shot_file: Path, out: Path, device: str | None, *, motion_only: bool = False, loras: Sequence[str] = ()
+) -> dict[str, Any]:
     """Render a shot file to `out`: a folder of %04d.png by frame number, or a video. motion_only: without a model.
+    loras: as `--lora` has them; they come after the shot's own.
 
-    Frames are written as they come; files of other names in the folder are left alone. The motion alone is shown frame
-    by frame, without loop and interpolation.
+    Frames are written as they come; files of other names in the folder are left alone.
     """
     shot = read_shot(shot_file)
+    if loras:
+        written = shot.as_dict()
+        shot = load_shot(written | {"loras": [*written["loras"], *map(parse_lora, loras)]})
     _check_out(out)
-    count, rate = (shot.frames, shot.fps) if motion_only else (shot.film_frames, shot.film_rate)
-    line = FrameLine(count, True)
+    line = FrameLine(shot.film_frames, True)
     drawn = motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=line.step)
     frames = line.over(drawn)
     if is_video(out):
-        write_video(out, (frame.png for frame in frames), rate, shot.audio)
+        write_video(out, (frame.png for frame in frames), shot.film_rate, shot.audio, sound_begins(shot))
     else:
         for frame in frames:
             write_whole(out / f"{frame.number:04d}.png", frame.png)
-    return {"ok": True, "frames": count, **line.counts, "seconds": line.seconds, "out": str(out)}
+    return {"ok": True, "frames": shot.film_frames, **line.counts, "seconds": line.seconds, "out": str(out)}
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
         negative_prompt=options.negative,
         quality=options.quality,
         template=options.template,
+        loras=[parse_lora(text) for text in options.lora],
     )
     seconds = round(time.monotonic() - begin, 2)
     print(f"{options.out}  {width} x {height}  {pipeline.model}  {seconds} s", file=sys.stderr)

@@ -133,7 +133,7 @@ def strength_map(
     strength: float, valid: Tensor | None, channels: int = 128, mask: Tensor | None = None
 ) -> float | Tensor:
     """The scheduled strength, raised to 1 where the moved picture has nothing to show (valid: bool [H, W]; None: it
-    shows something everywhere), and 0 in cells that the mask (0..1, [H, W]) keeps wholly.
+    shows something everywhere), and times the mask (0..1, [H, W]): what is lightest in a cell counts for it.
 
     By latent cells of 8 x 8 pixels. A map costs extra steps, yet without it a slow move out repeats the border again
     and again until it is a field of streaks. Returns the number itself when there are no holes.
@@ -143,12 +143,13 @@ def strength_map(
         return strength
     cells = torch.full_like(given[None, None, ::8, ::8], strength, dtype=torch.float32)
     if mask is not None:
-        cells = cells.masked_fill(F.max_pool2d(mask[None, None], 8) == 0.0, 0.0)
+        cells = cells * F.max_pool2d(mask[None, None].clamp(max=1.0), 8)
     if valid is not None:
         cells = cells.masked_fill(_holes(valid, 8), 1.0)
     one = float(cells.flatten()[0])
     if bool((cells == one).all()):
-        return one if one in (0.0, 1.0) else strength
+        scheduled = mask is None or bool((mask >= 1.0).all())
+        return strength if scheduled and one not in (0.0, 1.0) else one
     return pack(cells.expand(1, channels // 4, -1, -1))
 
 

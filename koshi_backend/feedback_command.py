@@ -10,6 +10,7 @@ from typing import Any
 from .animation import AnimationCall
 from .api import create_pipeline
 from .feedback import FeedbackConfig
+from .models.registry import Traits
 from .outputs import check_folder, write_whole
 from .progress import FrameLine
 from .video import write_video
@@ -20,13 +21,27 @@ FILM = "feedback.mp4"
 def feedback(options: argparse.Namespace) -> dict[str, Any]:
     """Render options.iterations frames to options.output: 0000.png, 0001.png, ... and feedback.mp4.
 
-    Frame 0 is a picture of the prompt, or the one given; every frame after it is the one before, moved, corrected and
-    painted over. Colours are held to frame 0's, as in the founding sampler.
+    Frame 0 is a picture of the prompt, or the one given; every frame after it is the one before, in this order: moved
+    (as a picture, or with --carry latent as a latent, which is then decoded), matched to frame 0's colours, contrasted,
+    sharpened, strewn with noise, encoded and painted over.
     """
     check_folder(options.output)
     pipeline = create_pipeline(options.model, options.device)
-    side = min(pipeline.traits.side, 512)
-    call = AnimationCall(
+    shot = pipeline.shot(call_of(options, pipeline.traits))
+    line, files = FrameLine(shot.frames, True), []
+    for frame in line.over(pipeline.frames(shot, progress=line.step)):
+        files.append(options.output / f"{frame.number:04d}.png")
+        write_whole(files[-1], frame.png)
+    film = Path(options.output) / FILM
+    write_video(film, (file.read_bytes() for file in files), shot.fps)
+    facts = {"frames": shot.frames, **line.counts, "seconds": line.seconds, "seed": shot.seed, "model": shot.model}
+    return {"ok": True, **facts, "out": str(options.output), "video": str(film)}
+
+
+def call_of(options: argparse.Namespace, traits: Traits) -> AnimationCall:
+    """What the options ask for, as the arguments of generate_animation."""
+    side = min(traits.side, 512)
+    return AnimationCall(
         prompts=options.prompt,
         motion_params={
             "zoom": 1.0 + options.zoom,
@@ -52,13 +67,5 @@ def feedback(options: argparse.Namespace) -> dict[str, Any]:
             options.contrast,
         ),
         negative_prompt=options.negative,
+        carry=options.carry,
     )
-    shot = pipeline.shot(call)
-    line, files = FrameLine(shot.frames, True), []
-    for frame in line.over(pipeline.frames(shot, progress=line.step)):
-        files.append(options.output / f"{frame.number:04d}.png")
-        write_whole(files[-1], frame.png)
-    film = Path(options.output) / FILM
-    write_video(film, (file.read_bytes() for file in files), shot.fps)
-    facts = {"frames": shot.frames, **line.counts, "seconds": line.seconds, "seed": shot.seed, "model": shot.model}
-    return {"ok": True, **facts, "out": str(options.output), "video": str(film)}

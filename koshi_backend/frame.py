@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from . import color
 from .feedback import correct, new_share, shown, shown_tokens, strength_map
+from .guided import Guided, GuidedPictures
+from .hybrid import Mix
+from .lora.fit import fit_loras
+from .lora.wear import Lora
+from .mask import Masks, painted_share
 from .models.model import FluxModel, Reference
 from .motion import MotionField, resample
 from .motion.anchor import Anchored
@@ -23,7 +29,7 @@ from .prompts import Part
 from .seam import Seam
 from .shot import Shot
 from .store import Entry
-from .structure import paint_mask, structure_picture
+from .structure import structure_picture
 
 FULL = 65535.0
 _ANCHOR = "anchor."
@@ -36,6 +42,10 @@ class Maker:
         self.shot = shot
         self.model = model
         self.moves = moves or Moves(shot, model.device, model.encode_picture)
+        self._masks, self._guided = Masks(shot), GuidedPictures(shot, model.device)
+        # All of them now: one that does not fit shall not end the shot at the frame where its weight first counts.
+        files = shot.lora_files
+        self._fitted = dict(zip(files, fit_loras(model, shot.model, files), strict=True))
 
     def make(
         self,
@@ -50,12 +60,28 @@ class Maker:
 
         Raises Cancelled between two denoising steps.
         """
+        early = Mix.of(self.shot, self.moves, index, "before_motion")
+        if early is not None and previous is not None:
+            previous = self._mixed(previous, early)
+        entry = self._make(index, previous, on_step, cancelled, first)
+        late = Mix.of(self.shot, self.moves, index, "after_generation")
+        return entry if late is None else self._mixed(entry, late)
+
+    def _make(
+        self,
+        index: int,
+        previous: Entry | None,
+        on_step: Callable[[int, int], None] | None,
+        cancelled: Callable[[], bool] | None,
+        first: Entry | None,
+    ) -> Entry:
         shot, settings = self.shot, self.shot.feedback
         row = {name: values[index] for name, values in shot.values.items()}
         carried = None if settings.carry == "none" or shot.begins(index) else previous
-        mask = paint_mask(shot, index)
+        mask = self._masks.at(index)
         mask = None if mask is None else mask.to(self.model.device)
-        structure = self._structure(index)
+        guided = self._guided.at(index, mask)
+        structure = self._structure(index) + ([] if guided is None else guided.references(self.model))
         field: MotionField | None = None
         state: dict[str, np.ndarray] = {}
         if carried is not None:
@@ -64,7 +90,7 @@ class Maker:
         noise, noise_state = self._noise(index, row, field, carried)
         state |= noise_state
 
-        parts = shot.texts.at(index)
+        parts, loras = shot.texts.at(index), self._loras(index)
 
         def denoise(picture: Tensor | None, strength: float | Tensor, references: list[Reference]) -> Tensor:
             return self.model.denoise(
@@ -76,49 +102,62 @@ class Maker:
                 references=[*references, *structure],
                 guidance=row["guidance"],
                 negative=[(part.negative, part.weight) for part in parts],
+                loras=loras,
                 rounding=shot.time_rounding,
                 on_step=on_step,
                 cancelled=cancelled,
             )
 
         if carried is None or field is None:
-            if file := shot.start_of(index):
-                start = read_picture(file, shot.width, shot.height).to(self.model.device)
+            start = self._start(index, guided)
+            if start is not None:
                 strength = strength_map(row["strength"], None, self.model.channels, mask)
                 if not isinstance(strength, Tensor) and strength == 0.0:
                     return self._entry(start, None, state)
                 painted = denoise(self.model.encode_picture(start), strength, [])
                 if mask is not None:
-                    return self._entry(torch.lerp(start, self.model.decode(painted), mask), None, state)
+                    share = painted_share(mask)
+                    return self._entry(torch.lerp(start, self.model.decode(painted), share), None, state)
                 return self._painted(painted, None, state)
             return self._painted(denoise(None, 1.0, []), None, state)
 
         seam = self._seam(index, before, field, state, first)
         anchor, palettes = self._anchor(index, carried, cancelled)
         state |= palettes
-        seen = shown(field.valid)
+        mix = Mix.of(shot, self.moves, index, "normal")
+        known = field.valid | True if mix is not None and mix.fills else field.valid
+        seen = torch.ones_like(known) if guided is not None and guided.covers else shown(known)
         strength = strength_map(row["strength"], seen, self.model.channels, mask)
         idle = not isinstance(strength, Tensor) and strength == 0.0
         moved: Tensor | None = None
         if settings.carry == "latent":
-            latent = self._moved_latent(carried, field, row, anchor, index)
+            latent = self._moved_latent(carried, field, row, anchor, index, mix)
             if seam is not None:
                 latent = seam.into_latent(latent, self.model)
+            if guided is not None and guided.mixed:
+                latent = guided.into_latent(latent, self.model)
             if idle:
                 return self._painted(latent, anchor, state)
         else:
             if idle:
                 # Nothing is painted: however long that goes on, the picture is resampled once.
                 kept = self._kept(carried, before, field)
-                moved = kept.shown() if seam is None else seam.into(kept.shown())
-                moved = correct(moved, field.valid, row, settings, anchor, index)
-                if row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0 and seam is None:
+                moved = kept.shown() if mix is None else mix.into(kept.shown(), kept.field.valid)
+                moved = moved if seam is None else seam.into(moved)
+                moved = correct(moved, known, row, settings, anchor, index)
+                if guided is not None and guided.mixed:
+                    moved = guided.into(moved)
+                elif row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0 and seam is None and mix is None:
                     state |= _to_state(kept)  # but for corrections, which are meant to add up
                 return self._entry(moved, anchor, state)
             moved = resample(before, field, settings.border)
+            if mix is not None:
+                moved = mix.into(moved, field.valid)
             if seam is not None:
                 moved = seam.into(moved)
-            moved = correct(moved, field.valid, row, settings, anchor, index)
+            moved = correct(moved, known, row, settings, anchor, index)
+            if guided is not None and guided.mixed:
+                moved = guided.into(moved)
             latent = self.model.encode_picture(moved)
         references = [] if settings.condition == "start" else [Reference(latent, shown_tokens(seen))]
         if settings.condition == "reference" and row["strength"] > 0.0:
@@ -128,6 +167,8 @@ class Maker:
         if row["strength"] == 0.0 or mask is not None:
             # Nothing is made anew but what the move has uncovered, and what the mask lets through.
             through = None if row["strength"] == 0.0 else mask
+            if through is not None and settings.condition != "reference":
+                through = painted_share(through)  # else nothing but this share makes a difference
             if moved is None:
                 painted = torch.lerp(latent, painted, new_share(seen, self.model.channels, through))
             else:
@@ -154,22 +195,59 @@ class Maker:
         shown = resample(before, field, self.shot.feedback.border)
         return Seam.at(self.shot, self.moves, index, shown, state, to_tensor(first.picture).to(before))
 
+    def _mixed(self, entry: Entry, mix: Mix) -> Entry:
+        """A frame with the video in it. Its latent changes by the difference that makes, and the colours that hold stay
+        those of the painted picture."""
+        before = to_tensor(entry.picture).to(self.model.device)
+        after = mix.into(before)
+        state = {name: array for name, array in entry.state.items() if not name.startswith(_ANCHOR)}
+        if "latent" in state:
+            change = self.model.encode_picture(after) - self.model.encode_picture(before)
+            state["latent"] = state["latent"] + change[0].float().cpu().numpy()
+        picture = whole(after)
+        return replace(entry, picture=picture, png=encode_png(picture), state=state)
+
+    def _start(self, index: int, guided: Guided | None) -> Tensor | None:
+        """The picture that a frame is painted over which begins: init_image's or the video's, and the guided picture
+        mixed into it, or alone."""
+        file, mixed = self.shot.start_of(index), guided is not None and guided.mixed
+        if self.shot.begins_in_video(index):
+            start = self.moves.video(index)
+        elif file is not None:
+            start = read_picture(file, self.shot.width, self.shot.height).to(self.model.device)
+        else:
+            return guided.picture if guided is not None and mixed else None
+        return guided.into(start) if guided is not None and mixed else start
+
+    def _loras(self, index: int) -> list[tuple[Lora, float]]:
+        """What a frame is painted with beside the model."""
+        return [(self._fitted[file], weight) for file, weight in self.shot.loras_at(index)]
+
     def _structure(self, index: int) -> list[Reference]:
         """What the model is shown beside the frame before, for where things are."""
         picture = structure_picture(self.shot, index)
         return [] if picture is None else [Reference(self.model.encode_picture(picture.to(self.model.device)))]
 
     def _moved_latent(
-        self, carried: Entry, field: MotionField, row: dict[str, float], anchor: np.ndarray, index: int
+        self,
+        carried: Entry,
+        field: MotionField,
+        row: dict[str, float],
+        anchor: np.ndarray,
+        index: int,
+        mix: Mix | None = None,
     ) -> Tensor:
-        """The latent before, moved as such. Corrections are of pictures and come as the difference they make."""
+        """The latent before, moved as such. Corrections are of pictures and come as the difference they make; so does
+        the video that is mixed in."""
         settings, before = self.shot.feedback, torch.from_numpy(carried.state["latent"])[None].to(self.model.device)
         moved = pack(move_latent(unpack(before), cells_of(field), border=settings.border))
         matched = settings.color_mode != "none" and row["color_match"] > 0.0
-        if not matched and row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0:
+        if not matched and row["contrast"] == 1.0 and row["sharpen"] == row["noise"] == 0.0 and mix is None:
             return moved
         picture = self.model.decode(moved)
-        corrected = correct(picture, field.valid, row, settings, anchor, index)
+        mixed = picture if mix is None else mix.into(picture, field.valid)
+        known = field.valid | True if mix is not None and mix.fills else field.valid
+        corrected = correct(mixed, known, row, settings, anchor, index)
         return moved + self.model.encode_picture(corrected) - self.model.encode_picture(picture)
 
     def _kept(self, carried: Entry, before: Tensor, field: MotionField) -> Anchored:
@@ -189,7 +267,8 @@ class Maker:
         """The colours that hold from this frame on, and what later frames have to know of the prompts' own."""
         settings, texts = self.shot.feedback, self.shot.texts
         if settings.color_mode == "none" or settings.color_reference != "prompt":
-            return carried.anchor, {}
+            given = None if settings.color_mode == "none" else self._guided.colors(index)
+            return carried.anchor if given is None else given, {}
         known = carried.state.get("palettes")
         before_it = self.shot.before(index)
         if not texts.turning(index, before_it):
@@ -215,6 +294,7 @@ class Maker:
             steps=shot.steps,
             guidance=shot.values["guidance"][index],
             negative=part.negative,
+            loras=self._loras(index),
             rounding=shot.time_rounding,
             cancelled=cancelled,
         )
@@ -242,12 +322,12 @@ class Maker:
         settings = self.shot.feedback
         if settings.carry == "latent" and "latent" not in state:
             state = state | {"latent": self.model.encode_picture(picture)[0].float().cpu().numpy()}
-        whole = (picture[0].permute(1, 2, 0).float().clamp(0.0, 1.0) * FULL).round().cpu().numpy().astype(np.uint16)
+        stored = whole(picture)
         if settings.color_mode == "none":
             anchor = np.zeros(6)
         elif anchor is None or settings.color_reference == "previous":
-            anchor = color.statistics(to_tensor(whole), settings.color_mode)
-        return Entry(whole, encode_png(whole), anchor, state)
+            anchor = color.statistics(to_tensor(stored), settings.color_mode)
+        return Entry(stored, encode_png(stored), anchor, state)
 
 
 def noise_recipe(shot: Shot, index: int, row: dict[str, float], channels: int = 128) -> NoiseRecipe:
@@ -257,6 +337,11 @@ def noise_recipe(shot: Shot, index: int, row: dict[str, float], channels: int = 
         settings.noise_mode, int(row["seed"]), index, shot.width, shot.height,
         settings.noise_delta, int(row["subseed"]), row["subseed_strength"], channels,
     )  # fmt: skip
+
+
+def whole(picture: Tensor) -> np.ndarray:
+    """[1, 3, H, W] in 0..1 as an entry's picture, uint16 [H, W, 3]."""
+    return (picture[0].permute(1, 2, 0).float().clamp(0.0, 1.0) * FULL).round().cpu().numpy().astype(np.uint16)
 
 
 def encode_png(picture: np.ndarray) -> bytes:

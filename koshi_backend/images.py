@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .arguments import Picture, PictureCall, as_picture, check_latents, check_picture, plain, seed_or_random
 from .errors import KoshiError
+from .lora.wear import Worn
 from .models.model import FluxModel, Reference
 from .models.registry import Traits
 from .outputs import PICTURES, check_file, write_whole
@@ -33,7 +34,12 @@ class PictureJob:
     latents: Tensor | None
 
     def draw(
-        self, model: FluxModel, negative: str = "", on_step: OnStep | None = None, on_picture: OnPicture | None = None
+        self,
+        model: FluxModel,
+        negative: str = "",
+        on_step: OnStep | None = None,
+        on_picture: OnPicture | None = None,
+        loras: Worn = (),
     ) -> Image.Image:
         """The picture, also written to its path. on_picture also gets the finished one, as that of the last step."""
         call, noise = self.call, self.latents
@@ -51,6 +57,7 @@ class PictureJob:
             references=[Reference(model.encode_picture(picture)) for picture in self.references],
             guidance=call.guidance,
             negative=negative,
+            loras=loras,
             on_step=on_step,
             on_prediction=None if on_picture is None else hand_out,
         )
@@ -69,6 +76,7 @@ def draw_all(
     on_step: OnStep | None,
     on_picture: OnPicture | None,
     progress: bool | None,
+    loras: Worn = (),
 ) -> Iterator[Image.Image]:
     """The pictures, one after the other, each written as soon as it is done."""
     line = Line(progress)
@@ -80,7 +88,7 @@ def draw_all(
             if on_step is not None:
                 on_step(k, n)
 
-        image = job.draw(model, negative, step, on_picture)
+        image = job.draw(model, negative, step, on_picture, loras)
         line.show(f"{which}done" + ("" if job.path is None else f": {job.path}"), milestone=True)
         yield image
     line.end()

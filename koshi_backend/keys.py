@@ -15,14 +15,18 @@ import torch
 from .contents import file_hash
 from .errors import KoshiError
 from .frame import noise_recipe
+from .guided import color_frame
 from .guides import frame_file
+from .hybrid_checks import mixed_from
+from .lora.file import lora_identity
 from .models.identity import model_identity
 from .models.pool import model_files
 from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
 from .noise import noise_facts
+from .reel import reel_file
 from .shot import Shot
 from .timing import Spot, seam_share
-from .video import READABLE
+from .video_reader import READABLE
 
 # Raise this whenever the same shot would come out differently: stored frames of older code are then made again.
 ALGORITHM = 6
@@ -73,6 +77,8 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter, first: st
         facts["time_rounding"] = shot.time_rounding
     if settings.carry == "latent":
         facts["carry"] = "latent"  # also of frame 0, which has to keep its own
+    if loras := shot.loras_at(index):
+        facts["loras"] = [[lora_identity(file), weight] for file, weight in loras]
     if painter.guided:
         facts["guidance"] = row["guidance"]
     if painter.contrasted and row["guidance"] != 1.0:
@@ -88,11 +94,18 @@ def frame_key(shot: Shot, index: int, previous: str, painter: Painter, first: st
         if index >= shot.seam:
             share = seam_share(index, shot.before(index), shot.seam, shot.frames)
             facts["seam"] = [first, share, move_facts(shot, index, shot.frames)]
-    if start:
+    guided = _guided_facts(shot, index)
+    if shot.begins_in_video(index):
+        facts["init"] = [*_video_facts(shot, index), row["strength"]]
+    elif start:
         facts["init"] = [_file_hash(start), row["strength"]]
+    elif guided and not carried and shot.guided_as != "shown":
+        facts["init"] = [row["strength"]]
     if begins and settings.carry != "none":
         facts["color"] = settings.color_mode  # of the anchor that goes on with the frame
-    facts |= _shown_facts(shot, index, masked=carried or start is not None)
+    if shot.hybrid.composite != "none" and (mixed := mixed_from(shot, index)) is not None:
+        facts["hybrid"] = _hybrid_facts(shot, mixed, row)
+    facts |= guided | _shown_facts(shot, index, masked=carried or "init" in facts)
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -142,6 +155,8 @@ def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, A
         # Until the prompt changes, its palette and frame 0's are the same.
         held = settings.color_reference == "first" or (settings.color_reference == "prompt" and not turning)
         facts["color"] = [settings.color_mode, "held" if held else settings.color_reference]
+        if settings.color_reference in ("image", "guided"):
+            facts["color"] = [settings.color_mode, *_color_facts(shot, index)]
         if shot.texts.mixes and turning and not held:
             facts["palettes"] = [part.prompt for part in shot.texts.at(index)]
     facts |= {"border": settings.border, "position": settings.position, "condition": settings.condition}
@@ -159,9 +174,67 @@ def _shown_facts(shot: Shot, index: int, masked: bool) -> dict[str, Any]:
         facts["structure"] = [guides.structure_as, _file_hash(str(file))]
         if guides.structure_as != "picture" and file.suffix.lower() not in (".exr", ".npy"):
             facts["grey"] = shot.depth.model_dump(include=set(_FILE_DEPTH))
-    if guides.mask and masked:
-        facts["mask"] = _file_hash(str(frame_file(guides.mask, shot.number(index))))
+    if masked:
+        facts |= _mask_facts(shot, index)
     return facts
+
+
+def _mask_facts(shot: Shot, index: int) -> dict[str, Any]:
+    """Where a frame is painted, and how much."""
+    counts, start = shot.values["mask"][index], shot.start_of(shot.scene_of(index)) if shot.masking.alpha else None
+    if counts == 0.0 or not (start or shot.guides.mask):
+        return {}
+    made = shot.masking.model_dump(exclude_defaults=True)
+    files = [_file_hash(start)] if start else _reel_facts(shot, shot.guides.mask or "", index)
+    return {"mask": ["strength", *files, *([made] if made else []), *([counts] if counts != 1.0 else [])]}
+
+
+def _video_facts(shot: Shot, index: int) -> list[Any]:
+    """The video's picture for a frame."""
+    file = shot.video_file(index)
+    return [_file_hash(str(file)), *([shot.video_frame(index)] if file.suffix.lower() in READABLE else [])]
+
+
+def _hybrid_facts(shot: Shot, at: int, row: dict[str, float]) -> list[Any]:
+    """How the video is mixed in. at: the frame whose picture of the video it is."""
+    settings = shot.hybrid
+    facts: list[Any] = [settings.composite, row["hybrid_alpha"], *_video_facts(shot, at)]
+    if settings.mask == "none":
+        return facts
+    facts += [settings.mask, settings.inverse, settings.equalize, row["hybrid_mask_contrast"]]
+    if settings.auto_contrast:
+        facts += ["cut off", row["hybrid_cutoff_low"], row["hybrid_cutoff_high"]]
+    if settings.mask == "blend":
+        facts.append(row["hybrid_mask_alpha"])
+    if settings.mask in ("depth", "video_depth"):
+        facts.append(shot.depth.model_dump(include={"source", *_FILE_DEPTH}))
+        if shot.depth.source == "model":
+            facts.append(depth_model_identity(shot.depth.model))
+        elif shot.depth.source != "groups":
+            facts.append(_file_hash(str(frame_file(shot.guides.depth or "", shot.number(at)))))
+    return facts
+
+
+def _guided_facts(shot: Shot, index: int) -> dict[str, Any]:
+    """What a frame is drawn towards."""
+    name, counts = shot.guided_at(index), shot.values["guided"][index]
+    if name is None or counts == 0.0:
+        return {}
+    return {"guided": [_file_hash(name), *(["shown"] if shot.guided_as == "shown" else [shot.guided_as, counts])]}
+
+
+def _color_facts(shot: Shot, index: int) -> list[Any]:
+    """What colours are matched to, if it is a picture of its own."""
+    if shot.feedback.color_reference == "image":
+        return ["image", *_reel_facts(shot, shot.color_image or "", color_frame(shot, index))]
+    name = shot.guided_at(index)
+    return ["held"] if name is None else ["image", _file_hash(name)]
+
+
+def _reel_facts(shot: Shot, name: str, index: int) -> list[Any]:
+    """A picture out of a file, numbered files or a video."""
+    file, number = reel_file(shot, name, index)
+    return [_file_hash(str(file))] if number is None else [_file_hash(str(file)), number]
 
 
 def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, Any]:
@@ -196,9 +269,18 @@ def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, An
         elif frame_file(shot.guides.depth or "", 0).suffix.lower() != ".exr":
             facts["grey"] = shot.depth.model_dump(include=set(_FILE_DEPTH))
         return facts
-    facts = {"source": motion.source, "video": guides("video")}
+    facts = {"source": motion.source, "video": _moving_facts(shot, both)}
     if motion.source == "flow":
         facts["flow"] = [motion.flow_method, motion.flow_factor]
+    return facts
+
+
+def _moving_facts(shot: Shot, both: tuple[int, int]) -> list[Any]:
+    """The video's two pictures whose difference is a move."""
+    files, (before, now) = [shot.video_file(k) for k in both], (shot.video_frame(k) for k in both)
+    facts: list[Any] = [_file_hash(str(file)) for file in files]
+    if files[0].suffix.lower() in READABLE:
+        facts.append(now if (before, now) == both else [before, now])
     return facts
 
 

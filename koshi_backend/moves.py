@@ -15,6 +15,7 @@ from .depth.stabilise import FARTHEST, NEAREST
 from .depth.steady import SteadyDepth
 from .errors import KoshiError
 from .exr import exr_pass, read_exr
+from .footage import Footage
 from .guides import frame_file
 from .motion import MotionField, deforum_matrix, resample
 from .motion.camera import Camera
@@ -24,10 +25,8 @@ from .motion.flow import flow_field
 from .motion.plane import plane_field
 from .motion.ransac import ransac_move
 from .motion.reproject import reproject
-from .pictures import read_picture
 from .settings import TURNS
 from .shot import Shot
-from .video import READABLE, VideoReader
 
 CENTRE = ("transform_center_x", "transform_center_y")
 FLIPS = ("perspective_flip_theta", "perspective_flip_phi", "perspective_flip_gamma", "perspective_flip_fv")
@@ -47,7 +46,7 @@ class Moves:
         self.shot, self.device, self._encode = shot, device, encode
         self._guides: dict[tuple[str, int], Tensor] = {}  # of two frames: each is needed twice
         self._estimated: SteadyDepth | None = None
-        self._reader: VideoReader | None = None
+        self._footage = Footage(shot)
 
     def into(
         self, index: int, picture: Tensor, memory: Mapping[str, np.ndarray]
@@ -87,6 +86,24 @@ class Moves:
                 whole = whole.then(field, self.shot.feedback.border)
                 shown = resample(picture, whole, self.shot.feedback.border)
         return steps, state
+
+    def video(self, index: int) -> Tensor:
+        """The video's picture for frame `index`, [1, 3, H, W] on the device."""
+        return self._guide("video", index)
+
+    def nearness(self, picture: Tensor, index: int) -> Tensor:
+        """How near things are in a picture that belongs to frame `index`, [H, W] in 0..1: 1 is near, as Deforum's depth
+        masks have it."""
+        shot, settings = self.shot, self.shot.depth
+        nearest, farthest = settings.nearest, settings.farthest
+        if settings.source in ("model", "groups"):
+            depth = self._depth_model().of(picture, {})
+            if depth.kind == "relative":
+                nearest, farthest = NEAREST, FARTHEST
+        else:
+            path = frame_file(shot.guides.depth or "", shot.number(index))
+            depth = read_depth(path, shot.width, shot.height, grey=self._grey(), device=self.device)
+        return 2.0 - deforum_depth(depth, nearest, farthest)
 
     @property
     def _looks(self) -> bool:
@@ -174,11 +191,8 @@ class Moves:
                 found = self._read_pass(path, number, name.capitalize())
             elif name == "depth":
                 found = read_depth(path, self.shot.width, self.shot.height, grey=self._grey()).values
-            elif path.suffix.lower() in READABLE:
-                self._reader = self._reader or VideoReader(path)
-                found = self._reader.picture(index, self.shot.width, self.shot.height)
             else:
-                found = read_picture(path, self.shot.width, self.shot.height)
+                found = self._footage.picture(index)
             self._guides[name, index] = found.to(self.device)
         return self._guides[name, index]
 

@@ -26,6 +26,21 @@ def read_picture(source: str | Path | Image.Image, width: int, height: int) -> T
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0).permute(2, 0, 1)[None]
 
 
+def read_alpha(source: str | Path, width: int, height: int) -> Tensor:
+    """How opaque a picture is, [H, W] in 0..1, at exactly width x height, scaled and cut as `read_picture` does.
+
+    Raises KoshiError("bad_image"), also for a picture without an alpha channel.
+    """
+    image = ImageOps.exif_transpose(_open(source))
+    if not image.has_transparency_data:
+        hint = "Save it as PNG or WebP with transparent parts, or name a mask in guides.mask."
+        raise KoshiError("bad_image", f"The picture {source} has no alpha channel.", hint)
+    alpha = image.convert("RGBA").getchannel("A")
+    if alpha.size != (width, height):
+        alpha = ImageOps.fit(alpha, (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(alpha, dtype=np.float32) / 255.0)
+
+
 def _open(source: str | Path | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return source

@@ -22,6 +22,8 @@ from .chain import Frame, Progress, render_shot
 from .errors import KoshiError
 from .feedback import FeedbackConfig
 from .images import OnPicture, OnStep, draw_all, picture_jobs
+from .lora.fit import fit_loras
+from .lora.uses import lora_uses, single_weights
 from .models.model import FluxModel
 from .models.placement import Offload, pick_offload
 from .models.pool import load_model, pick_device, pick_dtype
@@ -88,6 +90,7 @@ class Pipeline:
         negative_prompt: str = "",
         quality: Quality | None = None,
         template: str | None = None,
+        loras: Any = None,
         on_picture: OnPicture | None = None,
         progress: bool | None = None,
     ) -> Any:
@@ -103,6 +106,8 @@ class Pipeline:
         seed: a random one for each when None. latents: the starting noise itself, packed, [1, 128 or 64, H/16, W/16].
         negative_prompt: what it shall not show, for base models with guidance above 1; the others warn.
         quality: draft, normal or final. template: one of `koshi templates`, or a text of your own with {prompt} in it.
+        loras: a .safetensors file, (file, weight), or a list of these; all pictures wear them. Weights are 1 if not
+            said, and may be negative.
         on_step(k, n): called before step k of n, from 0. on_picture(k, n, image): called after it with a PIL image of
             where it is heading; the last one is the finished picture. Each costs a decoding.
         progress: a line on stderr; None where that is a terminal. Raises KoshiError.
@@ -114,7 +119,13 @@ class Pipeline:
             width=width, height=height, num_steps=steps, guidance=guidance, seed=seed, latents=latents,
         )  # fmt: skip
         warn_of_unused_negative(self.traits, negative_prompt, guidance)
-        images = list(draw_all(jobs, self.load(), negative_prompt, on_step, on_picture, progress))
+        uses = single_weights(lora_uses(loras), self.model)
+        model = self.load()
+        worn = [
+            (lora, weight)
+            for lora, (_, weight) in zip(fit_loras(model, self.model, [file for file, _ in uses]), uses, strict=True)
+        ]
+        images = list(draw_all(jobs, model, negative_prompt, on_step, on_picture, progress, worn))
         return images if several else images[0]
 
     @named
@@ -146,6 +157,8 @@ class Pipeline:
         negative_prompt: str = "",
         quality: Quality | None = None,
         template: str | None = None,
+        loras: Any = None,
+        audio: str | Path | None = None,
     ) -> str:
         """An animation as a video file; returns its path.
 
@@ -164,8 +177,9 @@ class Pipeline:
             long.
         feedback_mode: True or "both", "start", "reference", "none"; False matches no colours.
         feedback_config: picture corrections; its colour mode goes before color_coherence.
-        negative_prompt, quality, template: as in generate_image. progress: True, False, or called with each step; None
-            is a line where stderr is a terminal.
+        negative_prompt, quality, template, loras: as in generate_image; a LoRA's weight may be a schedule.
+        progress: True, False, or called with each step; None is a line where stderr is a terminal.
+        audio: a sound file, or a film with sound, that is heard from the start and cut where the pictures end.
         Finished frames are kept in the store: the same call again is a matter of seconds. Raises KoshiError.
         """
         path = Path(output_path)
@@ -174,12 +188,13 @@ class Pipeline:
             AnimationCall(
                 prompts, motion_params, num_frames, width, height, num_inference_steps, guidance_scale, strength,
                 noise_scale, noise_mode, init_image, color_coherence, fps, seed, feedback_mode, feedback_config,
-                noise_delta, negative_prompt, loop, interpolation,
+                noise_delta, negative_prompt, loop, interpolation, loras, audio,
             ),
             quality,
             template,
         )  # fmt: skip
-        write_video(path, (frame.png for frame in self._rendered(shot, store, progress)), shot.film_rate)
+        frames = (frame.png for frame in self._rendered(shot, store, progress))
+        write_video(path, frames, shot.film_rate, shot.audio)
         return str(path)
 
     @passing(AnimationCall)

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -13,12 +16,16 @@ from torch import Tensor
 
 from .chain import Frame
 from .errors import Cancelled
+from .footage import check_footage
 from .frame import FULL, encode_png
+from .motion import MotionField
 from .motion.anchor import Anchored
+from .motion.invert import part_way
 from .moves import Moves
 from .pictures import read_picture
 from .shot import Shot
 from .store import Entry, FrameStore
+from .timing import film
 
 _HIDDEN = 0.22  # grey of what a model would paint
 _SQUARES = 8  # of the checkerboard, along the shorter side
@@ -27,40 +34,91 @@ _OVERLAY = 0.35  # of a new checkerboard over a picture that has grown too large
 
 
 def motion_frames(shot: Shot, cancelled: Callable[[], bool] | None = None) -> Iterator[Frame]:
-    """The shot's frames without painting. Grey is what the motion uncovers.
+    """All that comes out of the shot, loop and pictures between frames included, without painting. Grey is what the
+    motion uncovers.
 
     Every frame is resampled once from the picture that the motion began in. When little of that is left to see, or it
-    has become too large or too small, or at a cut, a checkerboard of another colour comes in.
+    has become too large or too small, or at a cut, a checkerboard of another colour comes in. Each frame is there,
+    whatever the cadence: without painting there is nothing to wait for.
     Raises KoshiError for guides that do not serve, and Cancelled.
     """
-    moves, border = Moves(shot, torch.device("cpu")), shot.feedback.border
-    anchored: Anchored | None = None
-    boards = -1
-    memory: dict[str, np.ndarray] = {}
-    for index in range(shot.frames):
-        if cancelled is not None and cancelled():
-            raise Cancelled
-        if anchored is None or shot.begins(index):
-            boards += 1
-            shown = checkerboard(shot.width, shot.height, boards)
-            if file := shot.start_of(index):
-                shown = read_picture(file, shot.width, shot.height)
-            anchored, memory = Anchored.at(shown, border), {}
+    check_footage(shot)
+    course, time = _Course(shot), shot.time
+    with tempfile.TemporaryFile() as aside:
+        shown: dict[Fraction, tuple[int, int]] = {}  # where in that file a picture lies; a loop shows them again
+        spots = film(shot.frames, range(shot.frames), shot.motion.cuts, time.loop, time.interpolation)
+        for index, spot in enumerate(spots):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            if spot.place in shown:
+                start, size = shown[spot.place]
+                aside.seek(start)
+                png = aside.read(size)
+            else:
+                whole = (course.at(spot.place)[0].permute(1, 2, 0) * FULL).round().numpy().astype(np.uint16)
+                png = encode_png(whole)
+                shown[spot.place] = aside.seek(0, os.SEEK_END), len(png)
+                aside.write(png)
+            # No frame of the chain has such a key: nothing is ever painted on top of these.
+            yield Frame(index, shot.film_number(index), hashlib.sha256(b"motion " + png).hexdigest(), png, False)
+
+
+class _Course:
+    """The picture at any time of the shot, asked for in order."""
+
+    def __init__(self, shot: Shot) -> None:
+        self._shot, self._moves, self._border = shot, Moves(shot, torch.device("cpu")), shot.feedback.border
+        self._index, self._boards = -1, -1  # the frame that was reached; the newest checkerboard
+        self._anchored: Anchored | None = None
+        self._shown = torch.zeros(0)
+        self._memory: dict[str, np.ndarray] = {}
+        self._onward: tuple[MotionField, dict[str, np.ndarray]] | None = None  # the move into the next frame
+
+    def at(self, place: Fraction) -> Tensor:
+        """[1, 3, H, W] in 0..1. place: in frames."""
+        while self._index < int(place):
+            self._go_on()
+        part, following = float(place % 1), (self._index + 1) % self._shot.frames
+        if part == 0.0 or self._anchored is None or self._shot.begins_in_video(following):
+            return self._shown
+        before, _ = part_way(self._move(following)[0], part, self._border)
+        between = self._anchored.moved(before)
+        return torch.where(between.field.valid, between.shown(), _HIDDEN)
+
+    def _move(self, index: int) -> tuple[MotionField, dict[str, np.ndarray]]:
+        if self._onward is None:
+            self._onward = self._moves.into(index, self._shown, self._memory)
+        return self._onward
+
+    def _go_on(self) -> None:
+        """To the next frame."""
+        self._index += 1
+        shot, index = self._shot, self._index
+        if self._anchored is None or shot.begins(index) or shot.begins_in_video(index):
+            self._boards += 1
+            self._shown = checkerboard(shot.width, shot.height, self._boards)
+            if shot.begins_in_video(index):
+                self._shown = self._moves.video(index)
+            elif file := shot.start_of(index):
+                self._shown = read_picture(file, shot.width, shot.height)
+            self._anchored, self._memory = Anchored.at(self._shown, self._border), {}
         else:
-            field, memory = moves.into(index, shown, memory)
-            anchored = anchored.moved(field)
-            shown = torch.where(anchored.field.valid, anchored.shown(), _HIDDEN)
-            if reason := anchored.worn():
-                boards += 1
-                fresh = checkerboard(shot.width, shot.height, boards)
-                shown = torch.where(anchored.field.valid, anchored.shown(), fresh)
-                if reason != "hidden":
-                    shown = torch.lerp(shown, fresh, _OVERLAY)
-                anchored = Anchored.at(shown, border)
-        whole = (shown[0].permute(1, 2, 0) * FULL).round().numpy().astype(np.uint16)
-        png = encode_png(whole)
-        # No frame of the chain has such a key: nothing is ever painted on top of these.
-        yield Frame(index, shot.number(index), hashlib.sha256(b"motion " + png).hexdigest(), png, False)
+            field, self._memory = self._move(index)
+            self._anchored = self._anchored.moved(field)
+            self._shown = torch.where(self._anchored.field.valid, self._anchored.shown(), _HIDDEN)
+            if reason := self._anchored.worn():
+                self._renew(reason)
+        self._onward = None
+
+    def _renew(self, reason: str) -> None:
+        """Bring in a new checkerboard. reason: why the old picture no longer serves."""
+        assert self._anchored is not None
+        self._boards += 1
+        fresh = checkerboard(self._shot.width, self._shot.height, self._boards)
+        self._shown = torch.where(self._anchored.field.valid, self._anchored.shown(), fresh)
+        if reason != "hidden":
+            self._shown = torch.lerp(self._shown, fresh, _OVERLAY)
+        self._anchored = Anchored.at(self._shown, self._border)
 
 
 def kept_motion_frames(shot: Shot, store: FrameStore, cancelled: Callable[[], bool] | None = None) -> Iterator[Frame]:

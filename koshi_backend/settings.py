@@ -56,7 +56,16 @@ SCHEDULES: dict[str, ScheduleSpec] = {
     "contrast": ScheduleSpec(default=1.0, low=0.0, high=4.0),
     "sharpen": ScheduleSpec(default=0.0, low=0.0, high=4.0),
     "color_match": ScheduleSpec(default=0.3, low=0.0, high=1.0),
+    # How far a frame is drawn to its guided picture, and how far the mask counts.
+    "guided": ScheduleSpec(default=0.2, low=0.0, high=1.0),
+    "mask": ScheduleSpec(default=1.0, low=0.0, high=1.0),
     "guidance": ScheduleSpec(default=1.0, low=0.0, high=100.0),
+    # How much of the video is mixed in, and the mask that says where (Hybrid); cutoffs are percentiles.
+    "hybrid_alpha": ScheduleSpec(default=0.5, low=0.0, high=1.0),
+    "hybrid_mask_alpha": ScheduleSpec(default=0.5, low=0.0, high=1.0),
+    "hybrid_mask_contrast": ScheduleSpec(default=1.0, low=0.0, high=100.0),
+    "hybrid_cutoff_low": ScheduleSpec(default=0.0, low=0.0, high=100.0),
+    "hybrid_cutoff_high": ScheduleSpec(default=100.0, low=0.0, high=100.0),
     "seed": ScheduleSpec(default=0.0, low=-1.0, high=2.0**53),
     "subseed": ScheduleSpec(default=0.0, low=0.0, high=2.0**53),
     "subseed_strength": ScheduleSpec(default=0.0, low=0.0, high=1.0),
@@ -89,7 +98,8 @@ class Feedback(BaseModel):
         the motion best by far, docs/feedback.md).
     color_mode: the space in which colours are matched.
     color_reference: what they are matched to: the model's own picture of the prompt in force (frame 0, until another
-        prompt begins), frame 0 for ever, or the frame before.
+        prompt begins), frame 0 for ever, the frame before, the shot's `color_image`, or the guided picture in force
+        (before the first one, frame 0).
     border: what a move finds outside of the picture: its edge repeated (and painted over), the other side, a mirror.
     noise_type: the pixel noise. noise_mode, noise_delta: how the latent noise changes from frame to frame
         (noise/latent.py).
@@ -102,7 +112,7 @@ class Feedback(BaseModel):
     position: Literal["grid"] = "grid"
     border: Literal["replicate", "wrap", "reflect"] = "replicate"
     color_mode: Literal["LAB", "RGB", "HSV", "none"] = "LAB"
-    color_reference: Literal["prompt", "first", "previous"] = "prompt"
+    color_reference: Literal["prompt", "first", "previous", "image", "guided"] = "prompt"
     noise_type: Literal["gaussian", "perlin"] = "gaussian"
     noise_mode: Literal["fixed", "incremental", "slerp", "subseed", "warped", "scaled"] = "incremental"
     noise_delta: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -185,10 +195,13 @@ class Guides(BaseModel):
 
     depth: the scene's depth, from Blender as OpenEXR with the pass Depth, as .npy, or as grey pictures. vector: OpenEXR
         with the pass Vector. vector_seen: by which camera its neighbours are seen (motion/vectors.py); Blender says.
-    video: numbered pictures or a video file, whose motion counts.
+    video: numbered pictures or a video file: its motion counts (motion.source), or its pictures (hybrid).
+    video_first, video_every, video_last: which of its frames, counted from 0: the shot's frame k has first + k * every,
+        and none after last is used. Frame n of numbered pictures is the one that the shot's frame n would have.
     structure: what the model is shown beside the frame before, for where things are; drawn as `structure_as` says: the
         picture as it is; a depth (as `depth` is read) as a grey picture, near is light; or the outlines of either.
-    mask: where frames are painted (white; OpenEXR: the pass IndexOB, not 0). Elsewhere the moved picture stays.
+    mask: where frames are painted, and how much: white is by `strength`, grey by so much of it, and in black the moved
+        picture stays. OpenEXR: the pass IndexOB, all that is not 0. It may be a video file.
     """
 
     model_config = STRICT
@@ -196,9 +209,59 @@ class Guides(BaseModel):
     vector: Annotated[str, Field(min_length=1)] | None = None
     vector_seen: Literal["camera", "lens", "still"] = "camera"
     video: Annotated[str, Field(min_length=1)] | None = None
+    video_first: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    video_every: Annotated[int, Field(ge=1, le=100_000)] = 1
+    video_last: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     structure: Annotated[str, Field(min_length=1)] | None = None
     structure_as: Literal["picture", "depth", "edges"] = "picture"
     mask: Annotated[str, Field(min_length=1)] | None = None
+
+
+class Hybrid(BaseModel):
+    """How the pictures of guides.video come in.
+
+    over: which frames are painted over the video's own: none; "first", those that begin (frame 0 and cuts), in place of
+        init_image; or "every" one, with nothing carried (Deforum's mode Video Input). Strength says how much is new.
+    composite: when the video is mixed in: into the frame before, which is then moved; into the moved picture, before it
+        is corrected and painted; or into the painted one. The curve `hybrid_alpha` says how much. Only frames that are
+        made are mixed; those between them follow.
+    mask: where; white keeps the picture, black shows the video. How near things are (near is white) in the picture or
+        in the video, by `depth`; or greys: both mixed by `hybrid_mask_alpha`; or how far they differ.
+    inverse, equalize, auto_contrast: what becomes of the mask, in this order: inverse; equalize before; contrast by
+        `hybrid_mask_contrast`; auto contrast from percentile `hybrid_cutoff_low` to `_high`; equalize after.
+    """
+
+    model_config = STRICT
+    over: Literal["none", "first", "every"] = "none"
+    composite: Literal["none", "before_motion", "normal", "after_generation"] = "none"
+    mask: Literal["none", "depth", "video_depth", "blend", "difference"] = "none"
+    inverse: bool = False
+    equalize: Literal["none", "before", "after", "both"] = "none"
+    auto_contrast: bool = False
+
+
+class GuidedImage(BaseModel):
+    """A picture that the shot is drawn towards from `frame` (counted from 0) on, until the next one."""
+
+    model_config = STRICT
+    frame: Annotated[int, Field(ge=0)] = 0
+    image: Annotated[str, Field(min_length=1)]
+
+
+class Masking(BaseModel):
+    """What is made of the mask's greys, in this order.
+
+    alpha: the mask is the alpha channel of `init_image`, white where that is opaque, and not guides.mask.
+    brightness: a factor on them. contrast: a factor on how far they are from their mean. invert: black is painted.
+    blur: pixels (the deviation of a Gaussian) over which its edges are soft.
+    """
+
+    model_config = STRICT
+    alpha: bool = False
+    brightness: Annotated[float, Field(ge=0, le=100)] = 1.0
+    contrast: Annotated[float, Field(ge=0, le=100)] = 1.0
+    invert: bool = False
+    blur: Annotated[float, Field(ge=0, le=256)] = 0.0
 
 
 class Keyframes(BaseModel):

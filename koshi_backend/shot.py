@@ -27,18 +27,41 @@ from .checks import (
     turn_strength,
 )
 from .errors import KoshiError, problem, raise_problems
+from .guided_checks import check_guided, guided_tables
 from .guides import frame_file
+from .hybrid_checks import check_hybrid, check_video, resolve_hybrid
+from .lora.uses import LoraUse, check_loras
 from .motion_checks import check_motion
 from .prompts import Track, check_prompts, resolve_prompts
 from .schedules import evaluate
 from .seeds import BEHAVIORS, seed_path
-from .settings import GUIDE_FILES, SCHEDULES, STRICT, Depth, Feedback, Guides, Motion, Prompt, Side, Time, per_frame
+from .settings import (
+    GUIDE_FILES,
+    SCHEDULES,
+    STRICT,
+    Depth,
+    Feedback,
+    GuidedImage,
+    Guides,
+    Hybrid,
+    Masking,
+    Motion,
+    Prompt,
+    Side,
+    Time,
+    per_frame,
+)
 from .time_checks import check_time
 from .timing import Spot, drawn, film, film_length, made_frames, seam_start
 
 
 class Shot(BaseModel):
-    """A whole animation. Build one with `load_shot`, which explains what is wrong in plain words."""
+    """A whole animation. Build one with `load_shot`, which explains what is wrong in plain words.
+
+    guided_images, guided_as: pictures that frames are drawn towards, by the schedule `guided` (guided.py).
+    color_image, color_every: for color_reference "image": a picture, numbered pictures or a video, looked at anew in
+        every so manieth frame.
+    """
 
     model_config = STRICT
     koshi: Literal[1] = 1
@@ -60,7 +83,14 @@ class Shot(BaseModel):
     motion: Motion = Motion()
     depth: Depth = Depth()
     guides: Guides = Guides()
+    hybrid: Hybrid = Hybrid()
     time: Time = Time()
+    masking: Masking = Masking()
+    guided_images: list[GuidedImage] = []
+    guided_as: Literal["mixed", "shown", "both"] = "mixed"
+    color_image: Annotated[str, Field(min_length=1)] | None = None
+    color_every: Annotated[int, Field(ge=1)] = 1
+    loras: Annotated[list[LoraUse], Field(max_length=32)] = []
     init_image: str | None = None
     audio: str | None = None
     strength_convention: Literal["denoise"] = "denoise"
@@ -149,6 +179,19 @@ class Shot(BaseModel):
         one where there are pictures between frames."""
         return self.frame_start + index * (self.frame_step if self.time.interpolation == 1 else 1)
 
+    def loras_at(self, index: int) -> list[tuple[str, float]]:
+        """The LoRAs of a frame, as files and weights, in the document's order; none whose weight is 0."""
+        return [(lora.file, values[index]) for lora, values in self._lora_weights if values[index] != 0.0]
+
+    @cached_property
+    def lora_files(self) -> list[str]:
+        """Those of the LoRAs that have a weight in any frame."""
+        return [lora.file for lora, values in self._lora_weights if any(values)]
+
+    @cached_property
+    def _lora_weights(self) -> list[tuple[LoraUse, list[float]]]:
+        return [(lora, evaluate(lora.weight, self.frames, seed=self.seed)) for lora in self.loras]
+
     @cached_property
     def texts(self) -> Track:
         """The prompts, frame by frame."""
@@ -169,6 +212,27 @@ class Shot(BaseModel):
         if given is None or not self.begins(index) or (index > 0 and "#" not in Path(given).name):
             return None
         return str(frame_file(given, self.number(index)))
+
+    def begins_in_video(self, index: int) -> bool:
+        """Whether a frame is painted over the video's own: see Hybrid.over."""
+        return self.hybrid.over == "every" or (self.hybrid.over == "first" and self.begins(index))
+
+    def video_frame(self, index: int) -> int:
+        """The frame of guides.video, from 0, that belongs to a frame of the shot."""
+        return self.guides.video_first + index * self.guides.video_every
+
+    def video_file(self, index: int) -> Path:
+        """The file in which that frame is."""
+        return frame_file(self.guides.video or "", self.number(self.video_frame(index)))
+
+    def guided_at(self, index: int) -> str | None:
+        """The guided picture in force at a frame: the last one that begins there or before."""
+        begun = [(one.frame, k) for k, one in enumerate(self.guided_images) if one.frame <= index]
+        return self.guided_images[max(begun)[1]].image if begun else None
+
+    def scene_of(self, index: int) -> int:
+        """The frame that begins the scene which a frame is in: 0, or the last cut."""
+        return max((k for k in self._cuts if k <= index), default=0)
 
     @cached_property
     def _cuts(self) -> frozenset[int]:
@@ -202,6 +266,7 @@ def load_shot(data: object) -> Shot:
     resolve_model(draft, faults)
     turn_strength(draft, faults)
     resolve_prompts(draft, faults)
+    resolve_hybrid(draft)
     check_files(draft, faults)
     shot: Shot | None = None
     try:
@@ -212,9 +277,14 @@ def load_shot(data: object) -> Shot:
         faults += [f for f in found if f["field"] not in named]
     check_schedules(draft, faults)
     check_prompts(draft, faults)
+    check_loras(draft, faults)
     check_motion(draft, faults)
     check_time(draft, faults)
+    check_guided(draft, faults)
+    check_hybrid(draft, faults)
     _check_seeds(draft, faults)
+    if shot is not None and not faults:
+        check_video(shot, faults)
     raise_problems("bad_shot", "This shot", faults)
     assert shot is not None  # without faults the validation above has succeeded
     return shot
@@ -244,7 +314,12 @@ def read_shot(path: Path | str) -> Shot:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise KoshiError("bad_shot", f"The shot {path} holds JSON that no shot would: {error}.") from error
     if isinstance(data, dict):
-        _find_beside(path.parent, data, ("init_image", "audio"))
+        _find_beside(path.parent, data, ("init_image", "audio", "color_image"))
+        for lora in data["loras"] if isinstance(data.get("loras"), list) else ():
+            if isinstance(lora, dict):
+                _find_beside(path.parent, lora, ("file",))
+        for one in guided_tables(data):
+            _find_beside(path.parent, one, ("image",))
         if isinstance(guides := data.get("guides"), dict):
             _find_beside(path.parent, guides, GUIDE_FILES)
     return load_shot(data)

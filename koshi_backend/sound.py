@@ -18,16 +18,17 @@ _TRY = "Give a sound file, such as .wav, .mp3, .flac or .m4a, or a film with sou
 
 
 class Sound:
-    """The samples of a file from its start; after its end there is silence.
+    """The samples of a file from `begin` seconds on; after its end there is silence.
 
     Raises KoshiError("bad_audio"), here and in `read`, for a file that holds no sound that can be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, begin: float = 0.0) -> None:
         self.path = path
         self._rest = np.zeros((CHANNELS, 0), np.float32)
         self._blocks = self._decode()
         self._rest = self._more()  # a file without sound is known before anything is rendered
+        self._skip(round(begin * RATE))
 
     def read(self, count: int) -> np.ndarray:
         """The next `count` samples, float32 [2, count]."""
@@ -38,6 +39,14 @@ class Sound:
         whole = np.concatenate([*blocks, np.zeros((CHANNELS, max(count - have, 0)), np.float32)], axis=1)
         self._rest = whole[:, count:]
         return np.ascontiguousarray(whole[:, :count])
+
+    def _skip(self, count: int) -> None:
+        while count and self._rest.shape[1]:
+            gone = min(count, self._rest.shape[1])
+            self._rest = self._rest[:, gone:]
+            count -= gone
+            if not self._rest.shape[1]:
+                self._rest = self._more()
 
     def _more(self) -> np.ndarray:
         try:

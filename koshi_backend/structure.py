@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Guides that are pictures: what the model is shown for where things are, and where it may paint."""
+"""Guides that are pictures: what the model is shown for where things are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from torch import Tensor
 from .depth import GreyScale, read_depth
 from .depth.maps import FAR
 from .errors import KoshiError
-from .exr import exr_pass, read_exr
 from .guides import frame_file
 from .pictures import read_picture
 from .shot import Shot
 
 _DEPTHS = (".exr", ".npy")
-_INDEX = ("IndexOB", "Object Index")  # the pass, up to Blender 4.5 and from 5.0 on
 # Percentiles that are darkest and lightest: one leaf before the lens must not darken the rest.
 _ENDS = (2.0, 98.0)
 # A bend of 1 / depth by this part of itself from pixel to pixel is a full line. A right angle seen from 5 units away
@@ -44,26 +42,6 @@ def structure_picture(shot: Shot, index: int) -> Tensor | None:
     depth = read_depth(file, shot.width, shot.height, grey=_greys(shot)).values
     nearness = torch.where(depth < FAR, 1.0 / depth, 0.0).numpy()
     return _grey(lightness(nearness) if kind == "depth" else outlines_of_depth(nearness))
-
-
-def paint_mask(shot: Shot, index: int) -> Tensor | None:
-    """Float [H, W] in 0..1: where guides.mask lets a frame be painted; None if the shot has no mask.
-
-    Raises KoshiError for a file that does not serve.
-    """
-    if shot.guides.mask is None:
-        return None
-    file = frame_file(shot.guides.mask, shot.number(index))
-    if file.suffix.lower() != ".exr":
-        return read_picture(file, shot.width, shot.height)[0].mean(0)
-    channels = read_exr(file, lambda channel: any(f".{name}." in f".{channel}" for name in _INDEX))
-    name = next((name for name in _INDEX if any(f".{name}." in f".{channel}" for channel in channels)), _INDEX[0])
-    marks = exr_pass(channels, name) > 0.5
-    if marks.shape != (shot.height, shot.width):
-        found = f"{marks.shape[1]} x {marks.shape[0]}"
-        hint = "Render the guides in the shot's size."
-        raise KoshiError("bad_guide", f"{file} is {found}, the shot {shot.width} x {shot.height}.", hint)
-    return torch.from_numpy(marks.astype(np.float32))
 
 
 def lightness(nearness: np.ndarray) -> np.ndarray:

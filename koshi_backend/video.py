@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,12 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import Colorspace
-from torch import Tensor
 
 from .errors import KoshiError
 from .outputs import check_file, write_whole
-from .pictures import read_picture
 from .sound import LAYOUT, RATE, Sound
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
-READABLE = (*SUFFIXES, ".avi", ".m4v", ".mpeg", ".mpg", ".webm")
-_TRY = "Give an .mp4, or numbered pictures such as clip/####.png."
 _BIT_RATE = 192_000  # of the sound, a second
 _CRF = "17"  # visually lossless; Deforum's default too
 _BT709 = 1  # the number of BT.709 for primaries, transfer and matrix in ITU-T H.273
@@ -31,15 +27,17 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def write_video(path: Path, frames: Iterable[bytes], fps: float, sound: str | Path | None = None) -> int:
+def write_video(
+    path: Path, frames: Iterable[bytes], fps: float, sound: str | Path | None = None, begin: float = 0.0
+) -> int:
     """Write PNG frames as a video; returns how many. The file appears whole or not at all.
 
-    All frames have one size, with even sides. sound: a file whose beginning is heard with them, cut where the film
-    ends, or followed by silence.
+    All frames have one size, with even sides. sound: a file that is heard with them from `begin` seconds on, cut where
+    the film ends, or followed by silence.
     Raises KoshiError("bad_output" | "video_write" | "bad_audio"), the last one before the first frame is asked for.
     """
     check_file(path, SUFFIXES)
-    count, track = 0, None if sound is None else Sound(sound)
+    count, track = 0, None if sound is None else Sound(sound, begin)
 
     def write(aside: Path) -> None:
         nonlocal count
@@ -52,46 +50,6 @@ def write_video(path: Path, frames: Iterable[bytes], fps: float, sound: str | Pa
             "video_write", f"The video {path} cannot be written: {error}.", "Try another folder."
         ) from error
     return count
-
-
-class VideoReader:
-    """The frames of a video, one after the other or any.
-
-    Raises KoshiError("bad_video") for a file that holds no video that can be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._frames: Iterator[av.VideoFrame] = iter(())
-        self._next = -1  # index of the frame that comes next; below 0 before the file is opened
-
-    def picture(self, index: int, width: int, height: int) -> Tensor:
-        """Frame `index`, from 0, as [1, 3, H, W] in 0..1, scaled and cut as `read_picture` does.
-
-        Raises KoshiError("bad_video"), also when the video is too short.
-        """
-        try:
-            if self._next < 0 or index < self._next:
-                self._frames, self._next = self._decode(), 0
-            for frame in self._frames:
-                self._next += 1
-                if self._next > index:
-                    return read_picture(frame.to_image(), width, height)
-        except (av.FFmpegError, OSError) as error:
-            self._next = -1
-            raise KoshiError("bad_video", f"The video {self.path} cannot be read: {error}.", _TRY) from error
-        count, self._next = self._next, -1
-        raise KoshiError(
-            "bad_video",
-            f"{self.path} has {count} frames, and frame {index + 1} is needed.",
-            "Give a video that is at least as long as the shot.",
-        )
-
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        with av.open(str(self.path)) as container:
-            if not container.streams.video:
-                raise KoshiError("bad_video", f"{self.path} holds no moving pictures.", _TRY)
-            yield from container.decode(container.streams.video[0])
 
 
 def _encode(path: Path, frames: Iterable[bytes], rate: Fraction, sound: Sound | None) -> int:

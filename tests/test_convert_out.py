@@ -57,6 +57,10 @@ def schedules(draw: st.DrawFn, name: str, frames: int) -> Any:
 def shots(draw: st.DrawFn) -> Shot:
     frames = draw(st.integers(1, 9))
     names = draw(st.sets(st.sampled_from(sorted(SCHEDULES)), max_size=6))
+    carry = draw(st.sampled_from(["pixels", "pixels", "pixels", "none"]))
+    over = draw(st.sampled_from(["none", "first", *(["every"] if carry == "none" else [])]))
+    every = draw(st.integers(1, 3))
+    percents = [f"0:({draw(st.integers(*reach))})" for reach in ((0, 40), (50, 100))]
     words = st.text("abc de,.:'()é", min_size=1, max_size=12).map(lambda text: f"a {text.strip()}".strip())
     prompts = [
         {"frame": frame, "text": draw(words), "negative": draw(st.just("") | words)}
@@ -65,7 +69,8 @@ def shots(draw: st.DrawFn) -> Shot:
     return load_shot({
         "frames": frames, "width": 16 * draw(st.integers(4, 100)), "height": 16 * draw(st.integers(4, 100)),
         "fps": draw(st.floats(1, 120)), "seed": draw(st.integers(0, 2**32)), "steps": draw(st.integers(1, 50)),
-        "prompts": prompts, "schedules": {name: draw(schedules(name, frames)) for name in sorted(names)},
+        "prompts": prompts, "schedules": {name: draw(schedules(name, frames)) for name in sorted(names)} |
+            dict(zip(("hybrid_cutoff_low", "hybrid_cutoff_high"), percents, strict=True)),
         "seed_behavior": draw(st.sampled_from(["iter", "fixed", "random", "ladder", "alternate"])),
         "seed_iter_n": draw(st.integers(1, 4)),
         "motion": {"source": draw(st.sampled_from(["2d", "3d"])),
@@ -75,7 +80,15 @@ def shots(draw: st.DrawFn) -> Shot:
                      "color_reference": draw(st.sampled_from(["prompt", "first", "previous"])),
                      "noise_type": draw(st.sampled_from(["gaussian", "perlin"])),
                      "noise_mode": draw(st.sampled_from(["fixed", "incremental", "subseed"])),
-                     "carry": draw(st.sampled_from(["pixels", "pixels", "pixels", "none"]))},
+                     "carry": carry},
+        "hybrid": {"over": over, "composite": draw(st.sampled_from(
+                       ["none", "after_generation", *(["normal", "before_motion"] if carry != "none" else [])])),
+                   "mask": draw(st.sampled_from(["none", "blend", "difference", "depth", "video_depth"])),
+                   "equalize": draw(st.sampled_from(["none", "before", "after", "both"])),
+                   "inverse": draw(st.booleans()), "auto_contrast": draw(st.booleans())},
+        "depth": {"source": "model", "model": "Intel/dpt-hybrid-midas"},
+        "guides": {"video": __file__, "video_first": draw(st.integers(0, 4)), "video_every": every,
+                   "video_last": draw(st.none() | st.integers(4 + every * frames, 99))},
     })  # fmt: skip
 
 
@@ -233,3 +246,64 @@ def test_the_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(printed.out)["rendered_frames"]
     assert len(rows) == 50 and rows[0]["strength"] == pytest.approx(0.35)  # XLabs' .65 changes, Parseq's keeps
     assert "Not carried over" in printed.err and math.isclose(rows[5]["zoom_delta"], 1.04)
+
+
+HYBRID: dict[str, Any] = {
+    "frames": 5, "prompts": [{"text": "a"}],
+    "guides": {"video": "film.mp4", "video_first": 4, "video_every": 2, "video_last": 20},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "written"),
+    [
+        ({"hybrid": {"over": "every"}, "audio": "film.mp4", "schedules": {"strength": "0:(0.3), 4:(0.5)"}},
+         {"animation_mode": "Video Input", "add_soundtrack": "Init Video", "strength_schedule": "0:(0.7), 4:(0.5)"}),
+        ({"hybrid": {"over": "first", "composite": "before_motion", "mask": "video_depth", "inverse": True,
+                     "auto_contrast": True, "equalize": "both"}, "motion": {"source": "perspective"},
+          "depth": {"source": "model", "model": "Intel/dpt-hybrid-midas"},
+          "schedules": {"hybrid_alpha": "0:(0), 4:(0.9)", "hybrid_cutoff_low": 10.0, "hybrid_mask_contrast": 2.0,
+                        "strength": "0:(0.2), 1:(0.5)"}},
+         {"animation_mode": "2D", "hybrid_motion": "Perspective", "hybrid_composite": "Before Motion",
+          "hybrid_use_first_frame_as_init_image": True, "strength": 0.8, "hybrid_comp_mask_type": "Video Depth",
+          "hybrid_comp_mask_equalize": "Both", "hybrid_comp_alpha_schedule": "0:(0), 4:(0.9)",
+          "depth_algorithm": "Midas-3-Hybrid"}),
+        ({"hybrid": {"composite": "normal", "mask": "difference"}, "motion": {"source": "3d"},
+          "schedules": {"hybrid_alpha": 0.25}},
+         {"animation_mode": "3D", "hybrid_composite": "Normal", "hybrid_comp_mask_type": "Difference",
+          "hybrid_use_first_frame_as_init_image": False}),
+    ],
+)  # fmt: skip
+def test_films_go_out_and_come_back(tmp_path: Path, parts: dict[str, Any], written: dict[str, Any]) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"")
+    path = tmp_path / "a.koshi.json"
+    path.write_text(json.dumps({"koshi": 1, **HYBRID, **parts}))
+    shot = read_file(path).shot
+    report = Report("koshi", "", "denoise")
+    found = to_settings(shot, report, tmp_path)
+    spread = {name: value.replace(" ", "") if isinstance(value, str) and ":" in value else value
+              for name, value in found.items()}  # fmt: skip
+    timing = {"extract_from_frame": 4, "extract_nth_frame": 2, "extract_to_frame": 12, "video_init_path": "film.mp4"}
+    wanted = written | timing
+    assert {name: spread[name] for name in wanted} == {
+        name: value.replace(" ", "") if isinstance(value, str) and ":" in value else value
+        for name, value in wanted.items()
+    }
+    left = {one["key"] for one in report.not_carried}
+    gone = {key for key in left if key.startswith(("hybrid", "guides", "schedules.hybrid", "audio"))}
+    assert gone == {"guides.video_last"}  # 12 is the last one that five frames need
+    back = read_settings(json.loads(json.dumps(found)), tmp_path)
+    check_same(shot, back.shot, report)
+    assert back.shot.hybrid == shot.hybrid and back.shot.audio == shot.audio
+    kept = ("video", "video_first", "video_every")
+    assert [getattr(back.shot.guides, name) for name in kept] == [getattr(shot.guides, name) for name in kept]
+
+
+def test_timing_that_webui_cannot_say_is_told(tmp_path: Path) -> None:
+    """Of every third frame it takes 0, 3, 6, never 1, 4, 7."""
+    shot = load_shot({**HYBRID, "guides": {"video": __file__, "video_first": 1, "video_every": 3},
+                      "hybrid": {"over": "every"}})  # fmt: skip
+    report = Report("koshi", "", "denoise")
+    found = to_settings(shot, report, HERE)
+    assert found["extract_from_frame"] == 0 and found["extract_nth_frame"] == 1
+    assert "guides.video_first" in {left["key"] for left in report.not_carried}

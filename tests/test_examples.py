@@ -36,6 +36,7 @@ def shot(name: str, frames: int | None = None, **changes: Any) -> Shot:
         whole["frames"] = frames
         schedules = whole["schedules"].items()
         whole["schedules"] = {key: v[:frames] if isinstance(v, list) else v for key, v in schedules}
+        whole["guided_images"] = [one for one in whole["guided_images"] if one["frame"] < frames]
         if whole["motion"]["cameras"]:
             whole["motion"]["cameras"] = whole["motion"]["cameras"][:frames]
     for key, value in changes.items():
@@ -56,6 +57,8 @@ def test_there_is_one_of_each_kind() -> None:
     assert {s.time.loop for s in shots} == {"none", "back", "seamless"}
     assert {len(s.made) < s.frames for s in shots} == {bool(s.keyframes) for s in shots} == {True, False}
     assert max(s.time.interpolation for s in shots) > 1
+    assert {s.hybrid.over for s in shots} == {"none", "first", "every"}
+    assert {s.hybrid.composite for s in shots} >= {"none", "normal", "after_generation"}
     modes = {"fixed", "incremental", "slerp", "subseed", "warped", "scaled"}
     assert {s.feedback.noise_mode for s in shots} == modes
     assert {s.feedback.noise_type for s in shots} == {"gaussian", "perlin"}
@@ -74,7 +77,7 @@ def test_its_files_lie_in_the_folder(name: str) -> None:
     """As written: no absolute names, none outside, and a file for every frame."""
     written, one = json.loads(FILES[name].read_text()), read_shot(FILES[name])
     for given in [written.get("init_image"), *written.get("guides", {}).values()]:
-        if given is None:
+        if not isinstance(given, str):
             continue
         assert not Path(given).is_absolute() and ".." not in Path(given).parts
         for index in range(one.frames):

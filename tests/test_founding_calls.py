@@ -7,6 +7,7 @@ Models under their own names (FLUX_1_DEV, "flux-schnell") are found in a hub cac
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from koshi_backend import (
     generate_animation,
     generate_image,
 )
-from koshi_backend.cli import main
-from koshi_backend.models.registry import MODELS
+from koshi_backend.cli import _parser, main
+from koshi_backend.feedback_command import call_of
+from koshi_backend.models.registry import MODELS, find_traits
+from koshi_backend.shot import read_shot
 
 SMALL = {"width": 64, "height": 64}
 QUICK = {**SMALL, "num_inference_steps": 1, "seed": 1}
@@ -338,6 +341,33 @@ def test_the_feedback_sampler(name: str, hub: None, tmp_path: Path, capsys: pyte
         color_coherence="match_first", feedback_config=FeedbackConfig("LAB", 0.015, "perlin", 0.1, 1.0),
     )  # fmt: skip
     assert np.array_equal(np.asarray(same), np.asarray(Image.open(tmp_path / "out" / "0003.png")))
+
+
+def test_the_example_is_what_the_command_makes() -> None:
+    """examples/README.md shows the line; examples/feedback.koshi.json is the same as a shot."""
+    folder = Path(__file__).resolve().parent.parent / "examples"
+    said = next(line for line in (folder / "README.md").read_text().splitlines() if line.startswith("koshi feedback "))
+    options = _parser().parse_args(shlex.split(said)[1:])
+    made = create_pipeline("koshi-tiny").shot(call_of(options, find_traits("koshi-tiny")))
+    shot = read_shot(folder / "feedback.koshi.json")
+    assert made.values == shot.values and made.feedback == shot.feedback
+    for name in ("model", "width", "height", "fps", "frames", "seed", "steps"):
+        assert getattr(made, name) == getattr(shot, name), name
+    assert [one.text for one in made.prompts] == [one.text for one in shot.prompts]
+
+
+def test_latents_can_be_carried_as_in_the_founding_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Motion in latents, then decoded, colours, contrast, sharpening, noise, encoded, painted."""
+    line = (
+        f"feedback --model koshi-tiny --prompt sea --iterations 3 --zoom 0.05 --steps 1 --output {tmp_path} "
+        "--width 64 --height 64 --seed 3 --json --carry "
+    )
+    films = []
+    for carry in ("pixels", "latent"):
+        assert main([*line.split(), carry]) == 0
+        films.append([(tmp_path / f"{k:04d}.png").read_bytes() for k in range(3)])
+    capsys.readouterr()
+    assert films[0][0] == films[1][0] and films[0][1] != films[1][1]
 
 
 # ---- wrong calls

@@ -21,8 +21,9 @@ from koshi_backend.contents import file_hash
 from koshi_backend.errors import KoshiError
 from koshi_backend.exr import exr_pass, read_exr
 from koshi_backend.feedback import strength_map
+from koshi_backend.mask import Masks
 from koshi_backend.shot import load_shot
-from koshi_backend.structure import lightness, outlines_of_depth, paint_mask, structure_picture
+from koshi_backend.structure import lightness, outlines_of_depth, structure_picture
 
 BASE: dict[str, Any] = {
     "koshi": 1, "width": 64, "height": 64, "steps": 1, "seed": 3, "prompts": [{"text": "a calm sea at dawn, photo"}],
@@ -101,13 +102,13 @@ class TestInBlender:
         folder, _ = made
         given = {**BASE, "width": 96, "height": 64, "frames": 2, "frame_start": 1}
         one = load_shot({**given, "guides": {"mask": str(folder / "there" / "geometry_####.exr")}})
-        mask = paint_mask(one, 0)
+        mask = Masks(one).at(0)
         assert mask is not None and mask.shape == (64, 96)
         assert set(mask.unique().tolist()) == {0.0, 1.0}
         columns = mask.nonzero()[:, 1]
         assert 0.02 < mask.mean() < 0.3 and columns.float().mean() > 48  # the cube stands right of the middle
         with pytest.raises(KoshiError, match="96 x 64, the shot 64 x 64"):
-            paint_mask(load_shot({**given, "width": 64, "guides": one.guides.model_dump()}), 0)
+            Masks(load_shot({**given, "width": 64, "guides": one.guides.model_dump()})).at(0)
 
     def test_clay_shows_shapes_and_no_colours(self, made: tuple[Path, Any]) -> None:
         picture = np.asarray(Image.open(made[0] / "there" / "clay_0001.png").convert("RGB")).astype(int)

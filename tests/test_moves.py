@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_depth import tiny_depth_anything
 
 from koshi_backend.chain import Frame, Painter, frame_key, render_shot
@@ -21,7 +23,8 @@ from koshi_backend.moves import Moves, deforum_depth
 from koshi_backend.preview import checkerboard, motion_frames
 from koshi_backend.shot import Shot, load_shot
 from koshi_backend.store import FrameStore
-from koshi_backend.video import VideoReader, write_video
+from koshi_backend.video import write_video
+from koshi_backend.video_reader import VideoReader
 
 W, H = 96, 64
 CPU = torch.device("cpu")
@@ -284,6 +287,36 @@ def test_motion_only_brings_new_boards_when_nothing_old_is_left() -> None:
     hues = {tuple((f.mean((0, 2, 3)) / f.mean()).mul(5).round().tolist()) for f in frames}
     assert len(hues) > 2
     assert torch.allclose(frames[0], checkerboard(W, H, 0), atol=1 / 254)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    frames=st.integers(1, 6), cadence=st.integers(1, 4), loop=st.sampled_from(["none", "back", "seamless"]),
+    interpolation=st.sampled_from([1, 2, 4]), cuts=st.sets(st.integers(0, 5)),
+)  # fmt: skip
+def test_motion_only_is_as_long_as_the_film(
+    frames: int, cadence: int, loop: str, interpolation: int, cuts: set[int]
+) -> None:
+    """And numbered like it; the frames themselves are those without loop and interpolation."""
+    parts = {"frames": frames, "frame_start": 5, "motion": {"cuts": sorted(k for k in cuts if k < frames)}}
+    moves = {"translation_x": 2, "zoom": 1.02, "cadence": cadence}
+    one = shot(**parts, time={"loop": loop, "interpolation": interpolation}, schedules=moves)
+    shown = list(motion_frames(one))
+    assert [f.index for f in shown] == list(range(one.film_frames))
+    assert [f.number for f in shown] == [one.film_number(k) for k in range(one.film_frames)]
+    plain = list(motion_frames(shot(**parts, schedules=moves)))
+    assert [f.png for f in shown[: frames * interpolation : interpolation]] == [f.png for f in plain]
+
+
+def test_motion_only_goes_evenly_between_frames() -> None:
+    """A shift of 8 pixels in four parts is four shifts of 2; back again they are shown in reverse."""
+    parts = {"frames": 3, "schedules": {"translation_x": 8}, "time": {"interpolation": 4, "loop": "back"}}
+    shown = [decoded(f) for f in motion_frames(shot(**parts))]
+    assert len(shown) == 16
+    for k in range(8):
+        assert torch.allclose(shown[k + 1][..., 2 * k + 2 :], shown[0][..., : W - 2 * k - 2], atol=1.5 / 255)
+    for k in range(1, 8):
+        assert torch.equal(shown[8 + k], shown[8 - k])
 
 
 def test_motion_only_says_when_depth_needs_the_model() -> None:

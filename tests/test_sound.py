@@ -13,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from koshi_backend.api import create_pipeline
 from koshi_backend.cli import main
 from koshi_backend.errors import KoshiError
+from koshi_backend.footage import sound_begins
+from koshi_backend.shot import load_shot
 from koshi_backend.sound import RATE, Sound
 from koshi_backend.video import write_video
 
@@ -80,6 +83,18 @@ def test_what_holds_no_sound_is_refused_before_a_frame_is_asked_for(tmp_path: Pa
         assert not (tmp_path / "film.mp4").exists()
 
 
+def test_a_call_has_sound(tmp_path: Path) -> None:
+    """A missing file is refused before anything is made; the film is as long as its pictures."""
+    tone(tmp_path / "song.wav", 5.0)
+    pipe, call = create_pipeline("koshi-tiny"), {"num_frames": 2, "width": 64, "height": 64, "fps": 4, "seed": 1}
+    with pytest.raises(KoshiError, match="audio"):
+        pipe.generate_animation("a sea", audio=tmp_path / "gone.wav", output_path=tmp_path / "no.mp4", **call)
+    pipe.generate_animation("a sea", audio=tmp_path / "song.wav", output_path=tmp_path / "one.mp4",
+                            num_inference_steps=1, **call)  # fmt: skip
+    whole, _, count, samples = heard(tmp_path / "one.mp4")
+    assert count == 2 and whole == pytest.approx(0.5, abs=0.0015) and samples[2000:20000].std() > 0.2
+
+
 def test_a_shot_s_sound_is_in_its_film_and_found_beside_it(tmp_path: Path) -> None:
     """An interpolated loop: fps and length of the film are those of all its pictures."""
     tone(tmp_path / "song #1.wav", 5.0)
@@ -94,3 +109,24 @@ def test_a_shot_s_sound_is_in_its_film_and_found_beside_it(tmp_path: Path) -> No
     assert samples[2000:20000].std() > 0.2
     assert main(["animate", str(tmp_path / "one.koshi.json"), "--out", str(tmp_path / "one")]) == 0
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [f"{k:04d}.png" for k in range(8)]
+
+
+def test_a_film_s_own_sound_begins_with_the_frame_that_is_first(tmp_path: Path) -> None:
+    """Half a second of silence, then a tone: from frame 12 of 24 a second on there is only the tone. Another file's
+    sound, or a film from its start, plays from its start."""
+    with wave.open(str(tmp_path / "late.wav"), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE) * (np.arange(RATE) >= RATE // 2)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    film = tmp_path / "film.mp4"
+    write_video(film, [PNG] * 24, 24.0, tmp_path / "late.wav")
+    for first, audio, begins in ((12, film, 0.5), (0, film, 0.0), (12, tmp_path / "late.wav", 0.0)):
+        shot = load_shot({
+            "frames": 3, "prompts": [{"text": "a sea"}], "hybrid": {"over": "every"}, "audio": str(audio),
+            "guides": {"video": str(film), "video_first": first},
+        })  # fmt: skip
+        assert sound_begins(shot) == pytest.approx(begins, abs=1e-6)
+    loud = Sound(film, 0.5).read(4800)[0]
+    assert loud[2000:].std() == pytest.approx(0.5 / 2**0.5, rel=0.05)
+    assert np.abs(Sound(film).read(20000)).max() < 0.01
+    assert Sound(film, 99.0).read(100).std() == 0.0

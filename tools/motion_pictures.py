@@ -32,7 +32,7 @@ from koshi_backend.moves import Moves
 from koshi_backend.noise import MODES, NoiseRecipe, frame_noise, pixel_noise, unpack
 from koshi_backend.pictures import read_picture
 from koshi_backend.shot import load_shot, read_shot
-from koshi_backend.video import VideoReader
+from koshi_backend.video_reader import VideoReader
 
 CPU = torch.device("cpu")
 TILE, GAP, LINE = 300, 10, 22  # pixels of a sheet: a tile's width, between tiles, a caption's height

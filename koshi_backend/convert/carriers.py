@@ -12,6 +12,8 @@ from ..schedules import to_text
 from ..seeds import BEHAVIORS, LARGEST, seed_path
 from ..settings import MAX_SIDE
 from . import grammar
+from .carry_guided import match_to_file, pictured
+from .carry_hybrid import take_film
 from .draft import NONE, Draft, NotCarried, as_number
 
 Carry = Callable[[Draft, str, Any], str]
@@ -43,7 +45,7 @@ def carry_strength(draft: Draft, key: str, value: Any) -> str:
         schedule = grammar.turned(schedule, draft.frames, draft.seed)
         values = grammar.turned_values(values)
     first = as_number(draft.settings.get("strength"))
-    if draft.shot.get("init_image") and first is not None and draft.dialect.name not in ("comfy", "koshi-flux"):
+    if _begins_in_picture(draft) and first is not None and draft.dialect.name not in ("comfy", "koshi-flux"):
         first = min(max(1.0 - first if draft.keeps else first, 0.0), 1.0)
         if abs(first - values[0]) > 1e-9:
             values = [round(value, 12) for value in [first, *values[1:]]]
@@ -51,9 +53,13 @@ def carry_strength(draft: Draft, key: str, value: Any) -> str:
     return draft.put_curve("strength", key, schedule, values)
 
 
+def _begins_in_picture(draft: Draft) -> bool:
+    return bool(draft.shot.get("init_image")) or draft.shot.get("hybrid", {}).get("over") == "first"
+
+
 def carry_init_strength(draft: Draft, key: str, value: Any) -> str:
     """Done with the schedule, whose first frame it is."""
-    if not draft.shot.get("init_image"):
+    if not _begins_in_picture(draft):
         raise NotCarried("it belongs to the initial picture, which is not carried.")
     if as_number(value) is None:
         raise NotCarried("it is no number.")
@@ -70,10 +76,9 @@ def carry_mode(draft: Draft, key: str, value: Any) -> str:
     if draft.mode in ("Interpolation", "Video Input", "None"):
         draft.part("feedback")["carry"] = "none"  # nothing is made from the frame before
     if draft.mode == "Video Input":
-        raise NotCarried(
-            "frames are painted over a film's: save the film as numbered pictures, name them as init_image "
-            '"film/####.png", and list every frame in motion.cuts.'
-        )
+        take_film(draft)
+        draft.part("hybrid")["over"] = "every"
+        return "hybrid.over"
     if known not in ("2d", "3d", "interpolation", "none"):
         raise NotCarried("Koshi has no such mode; it is read as 2D.")
     if draft.mode in ("Interpolation", "None"):
@@ -124,6 +129,8 @@ def carry_seed(draft: Draft, key: str, value: Any) -> str:
 
 def carry_behavior(draft: Draft, key: str, value: Any) -> str:
     behavior = str(value).strip().lower()
+    if pictured(draft) and draft.settings.get("seed_schedule") is not None:
+        behavior = "schedule"  # guided images switch it on there
     if behavior not in BEHAVIORS:
         raise NotCarried(f"Koshi has {', '.join(BEHAVIORS)}.")
     if behavior == "schedule":
@@ -179,11 +186,14 @@ def carry_coherence(draft: Draft, key: str, value: Any) -> str:
     if value in NONE or word == "NONE":
         feedback["color_mode"] = "none"
         return "feedback.color_mode"
+    if word in ("IMAGE", "VIDEO INPUT"):
+        feedback["color_mode"] = "none"
+        return match_to_file(draft, word)
     if word not in ("LAB", "RGB", "HSV"):
         feedback["color_mode"] = "none"
         raise NotCarried(
-            "colours can be matched to the first frame, to the frame before or to the prompt's own "
-            "(feedback.color_reference), not to a file's."
+            "colours can be matched to the first frame, to the frame before, to the prompt's own or to a picture's "
+            "(feedback.color_reference)."
         )
     feedback["color_mode"], feedback["color_reference"] = word, "first"
     draft.shot["schedules"]["color_match"] = 1.0
@@ -248,15 +258,14 @@ def carry_hybrid_motion(draft: Draft, key: str, value: Any) -> str:
         raise NotCarried("Koshi follows a film by flow, affine or perspective.")
     if draft.mode != "2D":
         raise NotCarried("a film's motion goes with the curves of 2D here, not with those of 3D.")
-    try:
-        draft.part("guides")["video"] = draft.file(draft.settings.get("video_init_path"))
-    except NotCarried as error:
-        raise NotCarried(f"of the film video_init_path: {error.why}") from error
+    take_film(draft)
     draft.part("motion")["source"] = source
     return "motion.source"
 
 
 def carry_film(draft: Draft, key: str, value: Any) -> str:
+    if draft.part("guides").get("video") is None and draft.shot.get("color_image"):
+        return "color_image"
     if draft.part("guides").get("video") is None:
         raise NotCarried("there is nothing that follows this film: see hybrid_motion and animation_mode.")
     return "guides.video"

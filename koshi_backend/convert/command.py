@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import KoshiError
+from ..guided_checks import guided_tables
 from ..outputs import check_folder, write_whole
 from ..settings import GUIDE_FILES
 from ..shot import Shot, load_shot
@@ -126,10 +127,19 @@ def _beside(document: dict[str, Any], folder: Path, out: Path | None) -> None:
     guides = dict(document["guides"]) if isinstance(document.get("guides"), dict) else {}
     for field in FILES if out is not None else ():
         table, name = (guides, field.partition(".")[2]) if "." in field else (document, field)
-        if isinstance(file := table.get(name), str) and not Path(file).expanduser().is_absolute():
-            table[name] = os.path.relpath(folder / file, out.parent)  # type: ignore[union-attr]
+        if out is not None and table.get(name) is not None:
+            table[name] = _moved(table[name], folder, out)
     if guides:
         document["guides"] = guides
+    if out is not None and (pictures := guided_tables(document)):
+        document["guided_images"] = [{**one, "image": _moved(one.get("image"), folder, out)} for one in pictures]
+
+
+def _moved(file: Any, folder: Path, out: Path) -> Any:
+    """A file name that began at `folder`, from where `out` lies."""
+    if not isinstance(file, str) or Path(file).expanduser().is_absolute():
+        return file
+    return os.path.relpath(folder / file, out.parent)
 
 
 def _checked(document: Mapping[str, Any]) -> Shot:
@@ -137,15 +147,24 @@ def _checked(document: Mapping[str, Any]) -> Shot:
 
     Raises KoshiError("bad_shot").
     """
-    files = {name: document[name] for name in ("init_image", "audio") if document.get(name)}
+    files = {name: document[name] for name in ("init_image", "audio", "color_image") if document.get(name)}
     guides = document.get("guides")
     named = {name: guides[name] for name in GUIDE_FILES if guides.get(name)} if isinstance(guides, dict) else {}
-    draft: dict[str, Any] = {name: value for name, value in document.items() if name not in files}
+    # Some settings ask for a file: one that is certainly there stands in.
+    draft: dict[str, Any] = {name: __file__ if name in files else value for name, value in document.items()}
+    pictures = [one.get("image") for one in guided_tables(draft)]
+    if pictures:
+        draft["guided_images"] = [
+            {**one, "image": __file__} if isinstance(one, dict) and isinstance(one.get("image"), str) else one
+            for one in draft["guided_images"]
+        ]
     if isinstance(guides, dict):
-        # Some motions ask for a guide: a file that is certainly there stands in. Vectors are never asked for.
+        # Vectors are never asked for.
         draft["guides"] = {**guides, **dict.fromkeys(named, __file__), "vector": None}
     shot = load_shot(draft)
-    return shot.model_copy(update={**files, "guides": shot.guides.model_copy(update=named)})
+    images = [one.model_copy(update={"image": name}) for one, name in zip(shot.guided_images, pictures, strict=True)]
+    guided = {"guided_images": images}
+    return shot.model_copy(update={**files, **guided, "guides": shot.guides.model_copy(update=named)})
 
 
 def _table_of(text: str, path: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ _WEBUI: dict[str, Any] = {
     "noise_schedule": "0: (0.065)", "noise_type": "perlin", "cfg_scale_schedule": "0: (7)", "color_coherence": "LAB",
     "amount_schedule": "0: (0.1)", "padding_mode": "border", "use_depth_warping": True, "fov_schedule": "0: (70)",
     "depth_algorithm": "Midas-3-Hybrid", "diffusion_cadence": 2, "optical_flow_cadence": "None",
+    "hybrid_use_first_frame_as_init_image": True,
 }  # fmt: skip
 _NOTEBOOK: dict[str, Any] = {
     **_NEITHER, "W": 512, "H": 512, "max_frames": 1000, "fps": 12, "steps": 50, "strength": 0.8, "scale": 7,
@@ -180,11 +181,13 @@ def _finished(draft: Draft) -> dict[str, Any]:
         if feedback["noise_mode"] == "fixed" and shot.get("seed_behavior") == "fixed":
             report.note("The seed stays the same, and the same noise burns in: noise_mode incremental does not.")
     _note_differences(draft)
-    for name in ("guides", "depth", "motion", "time"):
+    for name in ("guides", "depth", "motion", "time", "masking", "hybrid"):
         if not shot.get(name, True):
             del shot[name]
     order = ("koshi", "width", "height", "fps", "frames", "seed", "seed_behavior", "seed_iter_n", "steps", "init_image",
-             "audio", "prompts", "schedules", "time", "motion", "depth", "guides", "feedback")  # fmt: skip
+             "guided_images", "color_image", "color_every",
+             "audio", "prompts", "schedules", "time", "motion", "depth", "guides", "hybrid", "masking",
+             "feedback")  # fmt: skip
     return {name: shot[name] for name in order if name in shot}
 
 

@@ -12,6 +12,8 @@ from ..settings import TURNS
 from ..shot import Shot
 from . import grammar, prompts
 from .carriers import DEPTH_MODELS
+from .guided_out import write_file_colours, write_guided, write_mask
+from .hybrid_out import CURVES, write_hybrid
 from .leftover import Outgoing
 from .report import Report
 from .webui_settings import SETTINGS
@@ -22,7 +24,7 @@ _FLAT = ("zoom", "angle", *_SHIFTS, "transform_center_x", "transform_center_y")
 _DEEP = (*_SHIFTS, "translation_z", *TURNS)
 _NAMES = {"fov": "fov_schedule", "aspect_ratio": "aspect_ratio_schedule", "noise": "noise_schedule",
           "contrast": "contrast_schedule", "sharpen": "amount_schedule", "guidance": "cfg_scale_schedule",
-          "subseed": "subseed_schedule", "subseed_strength": "subseed_strength_schedule"}  # fmt: skip
+          "subseed": "subseed_schedule", "subseed_strength": "subseed_strength_schedule", **CURVES}  # fmt: skip
 _MOVES = ("zoom", "angle", *_SHIFTS, "translation_z", *TURNS, "transform_center_x", "transform_center_y", "fov",
           "aspect_ratio", "perspective_flip_fv")  # fmt: skip
 _FLOWS = {"raft": "RAFT", "dis_medium": "DIS Medium", "dis_fine": "DIS Fine", "farneback": "Farneback"}
@@ -41,7 +43,9 @@ def to_settings(shot: Shot, report: Report, folder: Path, out: Path | None = Non
     way.carry("steps", "steps")
     way.carry("seed", "seed")
     _motion(way, settings)
-    _curves(way, settings, ("guidance",))
+    _curves(way, settings, ("guidance", *write_hybrid(way, settings)))
+    if shot.hybrid.over == "every":
+        _strength(way, settings)
     if shot.feedback.carry != "none":  # else nothing comes from the frame before that could be changed
         _curves(way, settings, ("noise", "contrast", "sharpen"))
         _strength(way, settings)
@@ -49,11 +53,15 @@ def to_settings(shot: Shot, report: Report, folder: Path, out: Path | None = Non
         settings["noise_type"] = {"gaussian": "uniform", "perlin": "perlin"}[shot.feedback.noise_type]
         way.carry("noise_type", "feedback.noise_type")
         _time(way, settings)
+        write_guided(way, settings)
+        write_mask(way, settings)
     _seeds(way, settings)
     _prompts(way, settings)
     if shot.audio is not None:
-        settings["add_soundtrack"], settings["soundtrack_path"] = "File", way.file("audio")
-        way.carry("soundtrack_path", "audio")
+        own = settings["video_init_path"] and way.file("audio") == settings["video_init_path"]
+        settings["add_soundtrack"] = "Init Video" if own else "File"
+        settings["soundtrack_path"] = "" if own else way.file("audio")
+        way.carry("add_soundtrack" if own else "soundtrack_path", "audio")
     if shot.time.interpolation > 1:
         settings["frame_interpolation_engine"] = "RIFE v4.6"
         settings["frame_interpolation_x_amount"] = shot.time.interpolation
@@ -61,7 +69,8 @@ def to_settings(shot: Shot, report: Report, folder: Path, out: Path | None = Non
     if shot.init_image is not None:
         settings["use_init"], settings["init_image"] = True, way.file("init_image")
         settings["strength"] = round(1.0 - way.values["strength"][0], 12)
-        way.carry("init_image, strength", "init_image")
+        if not settings["use_looper"]:
+            way.carry("init_image, strength", "init_image")
     way.leave("model", "webui paints with its own checkpoint.")
     way.end("sd-webui-deforum has nothing for it.")
     return settings
@@ -73,17 +82,14 @@ def _motion(way: Outgoing, settings: dict[str, Any]) -> None:
     settings["animation_mode"] = "3D" if deep else "2D"
     names: Iterable[str] = _DEEP if deep else _FLAT
     if shot.feedback.carry == "none":
-        settings["animation_mode"] = "Interpolation"
+        settings["animation_mode"] = "Video Input" if shot.hybrid.over == "every" else "Interpolation"
         way.carry("animation_mode", "feedback.carry")
         names = ()
     elif source in ("2d", "3d"):
         way.carry("animation_mode", "motion.source")
     elif source in ("flow", "affine", "perspective"):
         settings["hybrid_motion"] = {"flow": "Optical Flow"}.get(source, source.capitalize())
-        settings["video_init_path"] = way.file("guides.video")
-        settings["hybrid_generate_inputframes"] = True
         way.carry("hybrid_motion", "motion.source")
-        way.carry("video_init_path", "guides.video")
         if source == "flow":
             method = _FLOWS.get(shot.motion.flow_method)
             settings["hybrid_flow_method"] = method or "DIS Medium"
@@ -99,6 +105,7 @@ def _motion(way: Outgoing, settings: dict[str, Any]) -> None:
     _curves(way, settings, names)
     if deep and names:
         _curves(way, settings, ("fov", "aspect_ratio"))
+    if names and (deep or (shot.hybrid.composite != "none" and shot.hybrid.mask in ("depth", "video_depth"))):
         _depth(way, settings)
     for name in _MOVES:
         if f"schedules.{name}" not in way.report.carried and not name.startswith("persp") and way.moves(name):
@@ -173,7 +180,11 @@ def _time(way: Outgoing, settings: dict[str, Any]) -> None:
 def _seeds(way: Outgoing, settings: dict[str, Any]) -> None:
     shot = way.shot
     settings["seed_behavior"], settings["seed_iter_N"] = shot.seed_behavior, shot.seed_iter_n
-    if "seed" in shot.schedules:
+    if settings["use_looper"] and "seed" not in shot.schedules:
+        settings["seed_behavior"] = "schedule"  # guided images switch it on there
+        settings["seed_schedule"] = grammar.to_deforum(None, way.values["seed"], shot.frames, whole=True)
+        way.carry("seed_schedule", "schedules.seed")
+    elif "seed" in shot.schedules:
         settings["seed_behavior"] = "schedule"
         given = shot.schedules["seed"]
         settings["seed_schedule"] = grammar.to_deforum(given, _written(way, given), shot.frames, whole=True)
@@ -211,6 +222,8 @@ def _colours(way: Outgoing, settings: dict[str, Any]) -> None:
             way.carry("color_coherence", "feedback.color_mode")
         else:
             way.leave("schedules.color_match", "it is written as color_coherence None, which comes to the same.")
+        return
+    if write_file_colours(way, settings, all(value == 1.0 for value in match)):
         return
     way.carry("color_coherence", "feedback.color_mode")
     if feedback.color_reference == "first":

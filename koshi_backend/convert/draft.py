@@ -132,7 +132,14 @@ class Draft:
         number = as_number(self.settings.get("max_frames"))
         if self.mode == "None" or number is None:
             return 1
-        return min(max(int(number), 1), MAX_FRAMES)
+        given = min(max(int(number), 1), MAX_FRAMES)
+        # There a film's length is the animation's.
+        from .carry_hybrid import film_length
+
+        found = min(film_length(self) or given, MAX_FRAMES)
+        if found != given:
+            self.report.note(f"The film gives {found} frames, and the shot has as many, whatever max_frames says.")
+        return found
 
     def _seed(self) -> int:
         """The file's seed; one drawn from its content where it asks for a random one."""

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 
 from ..schedules import ScheduleError, evaluate
 from . import carriers as c
+from . import carry_guided as guided
+from . import carry_hybrid as hybrid
 from . import carry_time
+from .carry_guided import looped, masked, pictured
 from .draft import NONE, Draft, as_number
 from .prompts import carry_prompts
 
@@ -70,12 +73,9 @@ def both(*parts: Counts) -> Counts:
     return lambda draft, value: all(part(draft, value) for part in parts)
 
 
-def hybrid(draft: Draft, value: Any) -> bool:
-    return draft.mode in ("2D", "3D") and (draft.on("hybrid_composite") or draft.on("hybrid_motion"))
-
-
 def film(draft: Draft, value: Any) -> bool:
-    return hybrid(draft, value) or draft.mode == "Video Input" or draft.on("hybrid_use_first_frame_as_init_image")
+    used = draft.mode == "Video Input" or draft.settings.get("color_coherence") == "Video Input"
+    return hybrid.is_hybrid(draft) or used
 
 
 def keyed_only(draft: Draft) -> bool:
@@ -112,6 +112,8 @@ def find_row(key: str) -> Row | None:
 # ---- carried
 
 _row("animation_mode", c.carry_mode)
+_row("init_images", guided.carry_images, looped)
+_row("use_looper", guided.carry_use, looped)
 _row("max_frames", c.carry_frames)
 _row("W", c.carry_side("width"))
 _row("H", c.carry_side("height"))
@@ -119,7 +121,8 @@ _row("fps", c.carry_fps)
 _row("seed", c.carry_seed)
 _row("seed_behavior", c.carry_behavior)
 _row("seed_iter_N", c.carry_iter_n, lambda draft, value: str(draft.settings.get("seed_behavior")).lower() == "iter")
-_row("seed_schedule", c.curve("seed"), lambda d, value: str(d.settings.get("seed_behavior")).lower() == "schedule")
+_row("seed_schedule", c.curve("seed"),
+     lambda d, v: pictured(d) or str(d.settings.get("seed_behavior")).lower() == "schedule")  # fmt: skip
 _row("subseed_schedule", c.carry_subseed, _subseeds)
 _row("subseed_strength_schedule", c.carry_subseed_strength, _subseeds)
 _row("enable_subseed_scheduling", lambda draft, key, value: "feedback.noise_mode", on("enable_subseed_scheduling"))
@@ -127,10 +130,12 @@ _row("prompts", carry_prompts)
 _row("positive_prompts animation_prompts_positive", lambda draft, key, value: "prompts", differs("", None))
 _row("negative_prompts animation_prompts_negative neg_prompts negative_prompt",
      lambda draft, key, value: "prompts", differs("", None))  # fmt: skip
-_row("init_image", c.carry_init_image, on("use_init"))
+_row("init_image", c.carry_init_image, both(on("use_init"), lambda d, v: not pictured(d)))
 _row("use_init", lambda draft, key, value: "init_image", both(on("use_init"), lambda d, v: "init_image" in d.shot))
-_row("strength_schedule", c.carry_strength, MOVING)
-_row("strength", c.carry_init_strength, on("use_init"))
+_row("hybrid_use_first_frame_as_init_image", hybrid.carry_first_frame, hybrid.first_of_film)
+_row("strength_schedule", c.carry_strength, both(modes("2D", "3D", "Video Input"), lambda d, v: not pictured(d)))
+_row("strength", c.carry_init_strength,
+     both(lambda d, v: d.on("use_init") or hybrid.first_of_film(d), lambda d, v: not pictured(d)))  # fmt: skip
 
 _row("zoom", c.curve("zoom"), FLAT)
 _row("angle", c.curve("angle"), FLAT)
@@ -148,7 +153,21 @@ _row("fov_schedule", c.curve("fov"), DEEP)
 _row("aspect_ratio_schedule", c.curve("aspect_ratio"), DEEP)
 _row("border", c.carry_border, lambda d, v: d.mode == "2D" or (d.mode == "3D" and d.on("enable_perspective_flip")))
 _row("padding_mode", c.carry_border, DEEP)
-_row("depth_algorithm", c.carry_depth, both(DEEP, on("use_depth_warping")))
+_row("hybrid_composite", hybrid.carry_composite, both(hybrid.is_hybrid, on("hybrid_composite")))
+_row("hybrid_comp_alpha_schedule", c.curve("hybrid_alpha"), hybrid.mixes)
+_row("hybrid_comp_mask_type", hybrid.carry_mask_type, both(hybrid.mixes, on("hybrid_comp_mask_type")))
+_row("hybrid_comp_mask_inverse", hybrid.carry_switch("inverse"), both(hybrid.masked, on("hybrid_comp_mask_inverse")))
+_row("hybrid_comp_mask_equalize", hybrid.carry_equalize, both(hybrid.masked, on("hybrid_comp_mask_equalize")))
+_row("hybrid_comp_mask_auto_contrast", hybrid.carry_switch("auto_contrast"),
+     both(hybrid.masked, on("hybrid_comp_mask_auto_contrast")))  # fmt: skip
+_row("hybrid_comp_mask_contrast_schedule", c.curve("hybrid_mask_contrast"), hybrid.masked)
+_row("hybrid_comp_mask_blend_alpha_schedule", c.curve("hybrid_mask_alpha"),
+     both(hybrid.masked, lambda d, v: d.part("hybrid").get("mask") == "blend"))  # fmt: skip
+for _name in ("low", "high"):
+    _row(f"hybrid_comp_mask_auto_contrast_cutoff_{_name}_schedule", hybrid.carry_cutoff(f"hybrid_cutoff_{_name}"),
+         both(hybrid.masked, lambda d, v: "auto_contrast" in d.part("hybrid")))  # fmt: skip
+_row("depth_algorithm", c.carry_depth, lambda d, v: (d.mode == "3D" and d.on("use_depth_warping")) or
+     (hybrid.masked(d) and d.part("hybrid")["mask"] in ("depth", "video_depth")))  # fmt: skip
 _row("use_depth_warping", lambda draft, key, value: "depth.source", DEEP)
 
 _row("noise_schedule", c.curve("noise"), MOVING)
@@ -156,6 +175,23 @@ _row("noise_type", c.carry_noise_type, MOVING)
 _row("contrast_schedule", c.curve("contrast"), MOVING)
 _row("amount_schedule", c.curve("sharpen"), MOVING)
 _row("color_coherence", c.carry_coherence, MOVING)
+_row("color_coherence_image_path", guided.carry_color_image, lambda d, v: d.settings.get("color_coherence") == "Image")
+_row("color_coherence_video_every_N_frames", guided.carry_color_every,
+     lambda d, v: d.settings.get("color_coherence") == "Video Input")  # fmt: skip
+_row("image_strength_schedule", guided.carry_image_strength, looped)
+_row("blendFactorMax blendFactorSlope tweening_frames_schedule", guided.carry_share, looped)
+_row("color_correction_factor", guided.carry_color_share, both(looped, differs(0)))
+_row("video_mask_path", guided.carry_mask_file, on("use_mask_video"))
+_row("use_mask_video", guided.carry_use_mask, on("use_mask_video"))
+_row("mask_file", guided.carry_mask_file, both(on("use_mask"), lambda d, v: not d.on("use_mask_video"),
+     lambda d, v: not (d.on("use_alpha_as_mask") and "init_image" in d.shot)))  # fmt: skip
+_row("use_alpha_as_mask", guided.carry_alpha,
+     both(on("use_mask", "use_alpha_as_mask"), lambda d, v: not d.on("use_mask_video")))  # fmt: skip
+_row("use_mask", guided.carry_use_mask, on("use_mask"))
+_row("invert_mask", guided.carry_invert, both(masked, on("invert_mask")))
+_row("mask_brightness_adjust", guided.carry_masking("brightness", 0.0, 100.0), both(masked, differs(1)))
+_row("mask_contrast_adjust", guided.carry_masking("contrast", 0.0, 100.0), both(masked, differs(1)))
+_row("mask_overlay_blur", guided.carry_masking("blur", 0.0, 256.0), both(masked, differs(0)))
 _row("noise_mode", c.carry_noise_mode)
 _row("noise_delta", c.carry_number("feedback", "noise_delta", 0.0, 1.0))
 _row("noise_scale", c.carry_number("feedback", "noise_scale", 0.01, 2.0))
@@ -173,9 +209,12 @@ _row("frame_interpolation_x_amount", carry_time.carry_interpolation, on("frame_i
 _row("frame_interpolation_engine", lambda draft, key, value: "time.interpolation",
      both(on("frame_interpolation_engine"), lambda d, v: "interpolation" in d.part("time")))  # fmt: skip
 _row("soundtrack_path", carry_time.carry_sound, lambda d, v: str(d.settings.get("add_soundtrack")).lower() == "file")
-_row("add_soundtrack", lambda draft, key, value: "audio", lambda d, v: "audio" in d.shot)
-_row("hybrid_motion", c.carry_hybrid_motion, both(hybrid, on("hybrid_motion")))
+_row("add_soundtrack", hybrid.carry_sound_of, hybrid.has_sound)
+_row("hybrid_motion", c.carry_hybrid_motion, both(hybrid.is_hybrid, on("hybrid_motion")))
 _row("video_init_path", c.carry_film, both(film, differs("", None)))
+_row("extract_nth_frame", hybrid.carry_timing, both(film, differs(1)))
+_row("extract_from_frame", hybrid.carry_timing, both(film, differs(0)))
+_row("extract_to_frame", hybrid.carry_timing, both(film, differs(-1)))
 _row("hybrid_flow_method", c.carry_flow_method, lambda d, v: d.part("motion").get("source") == "flow")
 _row("hybrid_flow_factor_schedule", c.carry_flow_factor, lambda d, v: d.part("motion").get("source") == "flow")
 
@@ -186,30 +225,17 @@ _left("cadence_flow_factor_schedule", both(cadenced, on("optical_flow_cadence"),
 _left("optical_flow_redo_generation", differs(None, "None"), "no frame is painted twice here.")
 _left("redo_flow_factor_schedule", on("optical_flow_redo_generation"), "no frame is painted twice here.")
 _left("diffusion_redo", differs(0, None), "no frame is painted twice here.")
-_left("use_mask mask_file use_alpha_as_mask invert_mask mask_contrast_adjust mask_brightness_adjust overlay_mask "
-      "mask_overlay_blur fill full_res_mask full_res_mask_padding mask_schedule", on("use_mask"),
-      "guides.mask says where frames are painted (white): a picture for each frame, or one for all.")  # fmt: skip
-_left("use_mask_video video_mask_path", on("use_mask_video"),
-      "save the mask as numbered pictures and name them in guides.mask.")  # fmt: skip
+_left("full_res_mask full_res_mask_padding", both(masked, on("full_res_mask")), "frames are painted whole.")
+_left("overlay_mask", both(masked, lambda d, v: not d.on("overlay_mask")), "what a mask hides always stays.")
+_left("fill", both(masked, differs(1, "original")), "what is painted begins with the picture that is there.")
+_left("mask_schedule", both(masked, differs('0: ("{video_mask}")', '0:("{video_mask}")', "{video_mask}", None)),
+      "a mask is a file here: draw what this says, and name it in guides.mask.")  # fmt: skip
 _left("use_noise_mask noise_mask_schedule", on("use_noise_mask"), "the noise is the same all over the picture.")
-_left("use_looper init_images image_strength_schedule image_keyframe_strength_schedule blendFactorMax blendFactorSlope "
-      "tweening_frames_schedule color_correction_factor", on("use_looper"),
-      "pictures by frame: name numbered ones as init_image (####) and list their frames in motion.cuts.")  # fmt: skip
-_left("hybrid_composite hybrid_comp_alpha_schedule hybrid_comp_mask_type hybrid_comp_mask_blend_alpha_schedule "
-      "hybrid_comp_mask_contrast_schedule hybrid_comp_mask_auto_contrast hybrid_comp_mask_inverse "
-      "hybrid_comp_mask_auto_contrast_cutoff_high_schedule hybrid_comp_mask_auto_contrast_cutoff_low_schedule "
-      "hybrid_comp_mask_equalize hybrid_generate_human_masks", both(hybrid, on("hybrid_composite")),
-      "a film is not mixed into the picture; guides.structure shows it to the model.")  # fmt: skip
-_left("hybrid_motion_use_prev_img", both(hybrid, differs(False)), "flow is measured between the film's own frames.")
-_left("hybrid_use_first_frame_as_init_image hybrid_use_init_image", both(hybrid, differs(False)),
-      "save the film's first frame and name it as init_image.")  # fmt: skip
-_left("extract_nth_frame", both(film, differs(1)), "the film needs a frame for each of the shot's.")
-_left("extract_from_frame", both(film, differs(0)), "the film needs a frame for each of the shot's.")
-_left("extract_to_frame", both(film, differs(-1)), "the film needs a frame for each of the shot's.")
-_left("color_coherence_image_path", lambda d, v: d.settings.get("color_coherence") == "Image",
-      "colours are not matched to a file's.")  # fmt: skip
-_left("color_coherence_video_every_N_frames", lambda d, v: d.settings.get("color_coherence") == "Video Input",
-      "colours are not matched to a film's.")  # fmt: skip
+_left("image_keyframe_strength_schedule", looped, "key schedules.strength where a guided picture begins.")
+_left("hybrid_motion_use_prev_img", both(hybrid.is_hybrid, differs(False)),
+      "flow is measured between the film's own frames.")  # fmt: skip
+_left("hybrid_use_init_image", both(hybrid.is_hybrid, differs(False)),
+      "one picture is mixed into all frames by guided_images, with the curve guided.")  # fmt: skip
 _left("color_force_grayscale", differs(False), "ask for a black and white photo in the prompt.")
 _left("legacy_colormatch", both(differs(False), on("color_coherence")), "colours are matched once, before painting.")
 _left("kernel_schedule", both(MOVING, on("amount_schedule"), differs(5)), "the sharpening kernel is 5 wide here.")
@@ -263,7 +289,8 @@ _row("""batch_name show_info_on_ui save_settings save_samples display_samples sa
     init_image_box skip_video_creation make_gif delete_imgs delete_input_frames r_upscale_keep_imgs
     store_frames_in_ram frame_interpolation_keep_imgs frame_interpolation_use_upscaled overwrite_extracted_frames
     save_depth_maps
-    hybrid_generate_inputframes hybrid_flow_consistency hybrid_consistency_blur hybrid_comp_save_extra_frames
+    hybrid_generate_inputframes hybrid_generate_human_masks
+    hybrid_flow_consistency hybrid_consistency_blur hybrid_comp_save_extra_frames
     near_schedule far_schedule sd_model_hash deforum_git_commit_id parseq_use_deltas parseq_non_schedule_overrides
     enable_sampler_scheduling enable_scheduler_scheduling enable_checkpoint_scheduling enable_clipskip_scheduling
     enable_noise_multiplier_scheduling enable_ddim_eta_scheduling enable_ancestral_eta_scheduling

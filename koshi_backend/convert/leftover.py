@@ -12,7 +12,7 @@ from ..settings import GUIDE_FILES, SCHEDULES
 from ..shot import Shot, load_shot
 from .report import Report
 
-FILES = ("init_image", "audio", *(f"guides.{name}" for name in GUIDE_FILES))
+FILES = ("init_image", "audio", "color_image", *(f"guides.{name}" for name in GUIDE_FILES))
 # These hold for every shot, and no tool needs to be told.
 _OURS = ("koshi", "strength_convention", "time_rounding", "feedback.position", "steps")
 
@@ -39,7 +39,10 @@ class Outgoing:
 
     def file(self, field: str) -> str:
         """A file of the shot, as the new file has to say it."""
-        name = str(self.flat[field])
+        return self.place(str(self.flat[field]))
+
+    def place(self, name: str) -> str:
+        """A file name of the shot, as the new file has to say it."""
         path = Path(name).expanduser()
         home = self.folder if self.out is None else self.out.parent
         return name if path.is_absolute() else os.path.relpath(self.folder / path, home)
@@ -49,7 +52,7 @@ class Outgoing:
         silent = bare(self.shot)
         plain = flattened(silent.as_dict())
         known = {*_OURS, *self.report.carried, *(left["key"] for left in self.report.not_carried)}
-        if "seed" in self.shot.schedules:
+        if "seed" in self.shot.schedules or "schedules.seed" in known:
             known |= {"seed_behavior", "seed_iter_n"}  # which then count for nothing
         elif self.shot.seed_behavior != "iter":
             known.add("seed_iter_n")

@@ -79,7 +79,7 @@ def _by_frame(draft: Draft, value: Any) -> dict[int, str]:
         raise NotCarried("it is no table of prompts by frame.")
     table: dict[int, str] = {}
     for where, text in value.items():
-        frame = _frame(draft, str(where))
+        frame = frame_of(draft, str(where))
         if frame is None:
             draft.report.leave(f"prompts[{where!r}]", text, "its frame cannot be read.")
         elif isinstance(text, str):
@@ -89,7 +89,8 @@ def _by_frame(draft: Draft, value: Any) -> dict[int, str]:
     return table
 
 
-def _frame(draft: Draft, text: str) -> int | None:
+def frame_of(draft: Draft, text: str) -> int | None:
+    """A frame's number, also as an expression; None if it is none."""
     word = text.strip().strip("\"'").strip()
     if word.isascii() and word.isdigit():
         return int(word) if len(word) < 9 else None

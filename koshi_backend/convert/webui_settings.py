@@ -56,7 +56,7 @@ _FILM: dict[str, Any] = {
     "hybrid_comp_save_extra_frames": False, "parseq_manifest": "", "parseq_use_deltas": True,
     "parseq_non_schedule_overrides": True, "use_looper": False, "init_images": "{}",
     "image_strength_schedule": "0: (0.75)", "blendFactorMax": "0: (0.35)", "blendFactorSlope": "0: (0.25)",
-    "tweening_frames_schedule": "0: (20)", "color_correction_factor": "0: (0.075)",
+    "tweening_frames_schedule": "0: (20)", "color_correction_factor": "0: (0)",
 }  # fmt: skip
 _CONTROL: dict[str, Any] = {
     "overwrite_frames": True, "vid_path": "", "mask_vid_path": "", "enabled": False, "low_vram": False,
@@ -75,7 +75,7 @@ _OUTPUT: dict[str, Any] = {
 }  # fmt: skip
 
 # Where webui's own default does something that a shot does not ask for (grain, sharpening, a slow zoom, cadence, a
-# noise multiplier of 1.05), the neutral value stands here instead.
+# noise multiplier of 1.05, guided images' colours), the neutral value stands here instead.
 SETTINGS: dict[str, Any] = {
     **_RUN,
     **_ANIMATION,

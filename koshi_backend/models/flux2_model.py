@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..lora.wear import worn
 from .flux2 import Flux2Transformer, grid_ids, text_ids
 from .flux2_cached import CachedReferences, cache_references
 from .model import FluxModel, Mix, Predict, Shown
@@ -56,8 +57,8 @@ class Flux2Model(FluxModel):
         return predict
 
     def _keys_and_values(self, shown: Shown) -> CachedReferences:
-        """Of these references, which are told by their bytes."""
-        content = hashlib.sha256()
+        """Of these references, which are told by their bytes, as the LoRAs in force see them."""
+        content = hashlib.sha256(repr(worn()).encode())
         for part in shown:
             content.update(part.float().cpu().numpy().tobytes())
         key = content.hexdigest()

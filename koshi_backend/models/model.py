@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import KoshiError
+from ..lora.wear import Lora, Worn, wearing
 from .autoencoder import Autoencoder
 from .flux1 import Flux1Transformer
 from .flux2 import Flux2Transformer
@@ -70,6 +71,7 @@ class FluxModel(ABC):
     ) -> None:
         self.transformer, self.autoencoder, self.text, self.identity = transformer, autoencoder, text, identity
         self.references, self.contrasted = references, contrasted
+        self.loras: dict[str, Lora] = {}  # that have been fitted to it, by identity (lora/fit.py)
         first = transformer.img_in.weight
         self.device, self.dtype = first.device, first.dtype  # of computing; the weights may lie elsewhere, and narrower
 
@@ -111,6 +113,7 @@ class FluxModel(ABC):
         references: Sequence[Reference] = (),
         guidance: float = 1.0,
         negative: str | Mix = "",
+        loras: Worn = (),
         rounding: Rounding = "exact",
         on_step: Callable[[int, int], None] | None = None,
         on_prediction: Callable[[int, int, Tensor], None] | None = None,
@@ -125,6 +128,7 @@ class FluxModel(ABC):
             W/16]. Parts below the largest strength join when the time has come down to theirs.
         references: pictures shown in context, for models that have learned to look at them.
         guidance, negative: see `contrasted`; a model that has guidance built in ignores both.
+        loras: that this latent is made with, each with its weight. Without them it is made with the model alone.
         rounding: of the times that the network is told (sampling.py).
         on_step(k, n): called before step k of n, from 0. on_prediction(k, n, latent): called with the picture that
             step k points to, as a latent; the last one's is what is returned.
@@ -138,26 +142,26 @@ class FluxModel(ABC):
             )
         rows, columns = noise.shape[-2:]
         times, held, x = self._start(noise, picture, strength, steps)
-        shown = self._shown(references)
-        predict = self._prediction(_mix(prompt), rows, columns, shown, guidance)
-        against = None
-        if self.contrasted and guidance != 1.0:
-            against = self._prediction(_mix(negative), rows, columns, shown, guidance)
+        with wearing(loras), out_of_memory_explained("making a picture"):
+            shown = self._shown(references)
+            predict = self._prediction(_mix(prompt), rows, columns, shown, guidance)
+            against = None
+            if self.contrasted and guidance != 1.0:
+                against = self._prediction(_mix(negative), rows, columns, shown, guidance)
 
-        following = dict(itertools.pairwise(times))
+            following = dict(itertools.pairwise(times))
 
-        def velocity(latent: Tensor, t: float) -> Tensor:
-            tokens = tokens_of(latent).to(self.dtype)
-            told, after = (
-                torch.full((1,), self._told(time, rounding), device=self.device) for time in (t, following[t])
-            )
-            out = predict(tokens, told, after)
-            if against is not None:
-                other = against(tokens, told, after)
-                out = other + guidance * (out - other)
-            return rearrange(out, "b (h w) c -> b c h w", h=rows)
+            def velocity(latent: Tensor, t: float) -> Tensor:
+                tokens = tokens_of(latent).to(self.dtype)
+                told, after = (
+                    torch.full((1,), self._told(time, rounding), device=self.device) for time in (t, following[t])
+                )
+                out = predict(tokens, told, after)
+                if against is not None:
+                    other = against(tokens, told, after)
+                    out = other + guidance * (out - other)
+                return rearrange(out, "b (h w) c -> b c h w", h=rows)
 
-        with out_of_memory_explained("making a picture"):
             return euler(
                 velocity, x, times, held=held, on_step=on_step, on_prediction=on_prediction, cancelled=cancelled
             )

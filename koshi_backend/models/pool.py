@@ -49,19 +49,26 @@ def _wanted(info: ModelInfo) -> list[str]:
 def model_files(name: str) -> ModelFiles:
     """Where a model's parts are; a model from the hub is downloaded on first use, with progress on stderr.
 
-    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file" | "download_failed").
+    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file" | "download_failed" | "downloads_off").
     """
     found, traits = find_model(name), find_traits(name)
     if isinstance(found, Path):
         return folder_files(found, traits) if found.is_dir() else single_files(found, traits)
     if not found.repository:
         return folder_files(TINY_FOLDER, traits)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
     there = installed_files(found)  # looked up first: a model that is there needs no network
     if there is not None:
         return there
+    if constants.HF_HUB_OFFLINE:  # Blender starts the backend so where its online access is off
+        raise KoshiError(
+            "downloads_off",
+            f"{found.title} is not on this computer, and downloads are off.",
+            "In Blender turn on Preferences > System > Network > Allow Online Access, press Stop in Koshi's own, and "
+            "render again. Elsewhere, unset HF_HUB_OFFLINE.",
+        )
     log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
     try:
         return folder_files(Path(snapshot_download(found.repository, allow_patterns=_wanted(found))), traits)
