@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import protocol
@@ -33,6 +34,7 @@ def start_server(
     idle_exit: float = 600,
     log: Path | None = None,
     wait: float = 30,
+    variables: Mapping[str, str] | None = None,
 ) -> Connection:
     """The running server's connection; starts a server if there is none. Not for a main thread: it waits.
 
@@ -42,6 +44,7 @@ def start_server(
     idle_exit: seconds without client and job after which a new server ends; 0 means never.
     log: the new server's log file, default server.log in the cache folder.
     wait: seconds the start may take.
+    variables: environment variables for a new server.
 
     Safe when two programs call it at once: one of them starts the server, both get it.
     Raises BridgeError "server_start_failed" (with the log's last lines) or "protocol_mismatch".
@@ -54,7 +57,7 @@ def start_server(
         # One caller starts it, the others wait: a surplus server could win the file later, after a shutdown.
         with FileLock(path.with_name(path.name + ".start")) as lock:
             if lock.held:
-                return _live(path) or _start(python, source, path, idle_exit, log_path, deadline)
+                return _live(path) or _start(python, source, path, idle_exit, log_path, deadline, variables or {})
         if time.monotonic() >= deadline:
             raise _too_slow(log_path)
         time.sleep(0.05)
@@ -69,7 +72,7 @@ def ask_backend(python: str, source: Path, *arguments: str, patience: float = 30
     try:
         ended = subprocess.run(
             [python, "-m", "koshi_backend", *arguments],
-            env=_environment(source),
+            env=clean_environment(source),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -85,12 +88,18 @@ def ask_backend(python: str, source: Path, *arguments: str, patience: float = 30
 
 
 def _start(
-    python: str, source: Path, path: Path, idle_exit: float, log_path: Path, deadline: float
+    python: str,
+    source: Path,
+    path: Path,
+    idle_exit: float,
+    log_path: Path,
+    deadline: float,
+    variables: Mapping[str, str],
 ) -> Connection:
     arguments = [python, "-m", "koshi_backend", "serve", "--connection-file", str(path.absolute())]
     arguments += ["--idle-exit", f"{idle_exit:g}", "--log", str(log_path.absolute())]
     stale = _read(path)
-    process, log_start = _spawn(arguments, source, log_path)
+    process, log_start = _spawn(arguments, source, log_path, variables)
     while time.monotonic() < deadline:
         # "Already running" means that one was started by hand just now: it answers in a moment.
         news = process.poll() == ALREADY_RUNNING or _read(path) != stale
@@ -121,7 +130,9 @@ def _live(path: Path) -> Connection | None:
         return None  # no server, or the remains of one; the new server's lock decides
 
 
-def _spawn(arguments: list[str], source: Path, log_path: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(
+    arguments: list[str], source: Path, log_path: Path, variables: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], int]:
     """Starts the program detached. Returns it and where in the log its own lines begin."""
     for process in list(_started):
         if process.poll() is not None:
@@ -138,7 +149,7 @@ def _spawn(arguments: list[str], source: Path, log_path: Path) -> tuple[subproce
                 stdout=output,
                 stderr=output,
                 cwd=log_path.parent,
-                env=_environment(source),
+                env={**clean_environment(source), **variables},
                 creationflags=detached_flags(),
                 start_new_session=sys.platform != "win32",
             )
@@ -150,8 +161,8 @@ def _spawn(arguments: list[str], source: Path, log_path: Path) -> tuple[subproce
     return started, start
 
 
-def _environment(source: Path) -> dict[str, str]:
-    """The environment for the backend's Python: nothing of Blender's Python may leak into it."""
+def clean_environment(source: Path) -> dict[str, str]:
+    """Environment variables for a Python that finds `source`: nothing of Blender's Python may leak into it."""
     blenders = ("PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in blenders}
     environment["PYTHONPATH"] = str(source.absolute())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import compat, job, start, state
+from . import compat, job, settings, start, state
 from .pumped import PumpedOperator
 
 
@@ -40,6 +40,10 @@ class KOSHI_OT_stop_backend(PumpedOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
+        chosen = settings.preferences()
+        if chosen is not None and chosen.use_remote:
+            cls.poll_message_set("The backend is on another computer: stop it there")
+            return False
         return state.idle(cls)
 
     def begin(self, context: bpy.types.Context) -> job.Job:

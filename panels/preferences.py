@@ -1,44 +1,77 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Preferences: which Python runs the backend, and whether it runs now."""
+"""Koshi's preferences, and how its errors are shown."""
 
 from __future__ import annotations
 
 import blf
 import bpy
-from bpy.props import StringProperty
+from bpy.props import BoolProperty, FloatProperty, StringProperty
 
 from .. import __package__ as base_package
 
+# Errors that are mended in the preferences.
+MENDED_HERE = ("backend_not_set", "backend_not_found", "server_start_failed", "bad_remote", "offline")
+
 
 class KoshiPreferences(bpy.types.AddonPreferences):
-    """Koshi's preferences."""
+    """Koshi's preferences. Empty texts stand for what Koshi finds by itself."""
 
     bl_idname = base_package
 
+    backend_folder: StringProperty(
+        name="Folder",
+        description="Where the backend is set up: some 1.5 GB, with an NVIDIA card some 6 GB. When empty, a folder of "
+        "yours that all Blender versions share",
+        subtype='DIR_PATH',
+    )
     backend_python: StringProperty(
         name="Backend Python",
-        description="Folder of the virtual environment (.venv) that runs Koshi's backend, or its Python; "
-        "when empty, the environment variable KOSHI_PYTHON counts",
+        description="An environment of your own to run the backend in, as its folder or its Python, instead of the one "
+        "that is set up here. When empty, the environment variable KOSHI_PYTHON counts",
         subtype='FILE_PATH',
+    )
+    package_index: StringProperty(
+        name="Package Index",
+        description="Address that Python packages are downloaded from. When empty, pip's own configuration counts",
+    )
+    torch_index: StringProperty(
+        name="PyTorch Index",
+        description="Address of a mirror of PyTorch's builds, with a folder for each kind of card. When empty, "
+        "PyTorch's own is asked if the package index has none that suits your card",
+    )
+    model_folder: StringProperty(
+        name="Model Folder",
+        description="Where models are downloaded to and looked for; from the backend's next start on. When empty, the "
+        "Hugging Face cache that other programs use, too",
+        subtype='DIR_PATH',
+    )
+    store_limit: FloatProperty(
+        name="Frame Store Limit",
+        description="Size in GB above which the least recently used frames go; from the backend's next start on",
+        default=20.0,
+        min=0.1,
+        soft_min=1.0,
+        soft_max=500.0,
+        precision=1,
+    )
+    use_remote: BoolProperty(
+        name="Use a Backend on Another Computer",
+        description="Render on another computer, where `koshi serve` runs, instead of starting a backend here",
+    )
+    remote_file: StringProperty(
+        name="Connection File",
+        description="A copy of connection.json, which the backend writes into its cache folder when it starts",
+        subtype='FILE_PATH',
+    )
+    remote_address: StringProperty(
+        name="Address",
+        description="Where that backend is reached from here, as host:port. When empty, what the connection file says",
     )
 
     def draw(self, context: bpy.types.Context) -> None:
-        from ..operators import state
+        from . import preferences_draw
 
-        layout = self.layout
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(self, "backend_python")
-        status = state.status
-        row = layout.row()
-        row.operator("koshi.connect", text="Connect" if status.server else "Start and Connect", icon='LINKED')
-        row.operator("koshi.stop_backend", icon='UNLINKED')
-        if status.busy:
-            layout.label(text=status.message or "Working", icon='SORTTIME')
-        elif status.server:
-            layout.label(text=status.server, icon='CHECKMARK')
-        if status.error:
-            draw_error(layout, status.error, context)
+        preferences_draw.draw(self, context)
 
 
 def draw_error(layout: bpy.types.UILayout, error: dict, context: bpy.types.Context) -> None:
@@ -53,6 +86,8 @@ def draw_error(layout: bpy.types.UILayout, error: dict, context: bpy.types.Conte
             told.label(text=line, icon='ERROR' if i == 0 else 'BLANK1')
         for line in wrapped(fault.get("hint", ""), context):
             box.label(text=line, icon='BLANK1')
+    if error.get("code") in MENDED_HERE and context.area is not None and context.area.type != 'PREFERENCES':
+        layout.operator("koshi.show_preferences", icon='PREFERENCES')
 
 
 def wrapped(text: str, context: bpy.types.Context) -> list[str]:
