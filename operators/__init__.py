@@ -3,12 +3,29 @@
 
 from __future__ import annotations
 
-from . import backend, bake, cli, engine, guides, motion_preview, preview, prompts, pumped, render, state
+from . import (
+    backend,
+    bake,
+    cli,
+    diagnose,
+    engine,
+    guides,
+    motion_preview,
+    preview,
+    prompts,
+    pumped,
+    render,
+    setup,
+    state,
+    store,
+)
+
+MODULES = (setup, store, diagnose, prompts, backend, bake, guides, render, preview, motion_preview, engine, cli)
 
 
 def register() -> None:
     """Add the operators and the `koshi` command."""
-    for module in (prompts, backend, bake, guides, render, preview, motion_preview, engine, cli):
+    for module in MODULES:
         module.register()
 
 
@@ -16,6 +33,6 @@ def unregister() -> None:
     """Remove them; a render in progress goes on in the backend and can be found again."""
     pumped.stop()
     state.let_go()
-    for module in (cli, engine, motion_preview, preview, render, guides, bake, backend, prompts):
+    for module in reversed(MODULES):
         module.unregister()
     state.close_log()

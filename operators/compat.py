@@ -25,6 +25,46 @@ def fcurves(owner: bpy.types.ID) -> Any | None:
     return [] if bag is None else bag.fcurves
 
 
+def every_fcurves(owner: bpy.types.ID) -> list[Any]:
+    """All collections of F-curves that animate `owner`: of its action, of the NLA's, and its drivers."""
+    animation = owner.animation_data
+    if animation is None:
+        return []
+    used = [animation, *(strip for track in animation.nla_tracks for strip in track.strips)]
+    found: list[Any] = [animation.drivers]
+    for user in used:
+        action, slot = user.action, getattr(user, "action_slot", None)
+        if action is None:
+            continue
+        if not hasattr(action, "layers"):
+            found.append(action.fcurves)
+            continue
+        for layer in action.layers if slot is not None else ():
+            bags = (strip.channelbag(slot) for strip in layer.strips)
+            found += [bag.fcurves for bag in bags if bag is not None]
+    return found
+
+
+def is_animated(group: bpy.types.PropertyGroup, name: str) -> bool:
+    """Whether a value of a group has keyframes or a driver."""
+    animation = group.id_data.animation_data
+    if animation is None or (animation.action is None and not len(animation.drivers) and not len(animation.nla_tracks)):
+        return False
+    path = group.path_from_id(name)
+    return any(curve.data_path == path for curves in every_fcurves(group.id_data) for curve in curves)
+
+
+# Options of a file's property: 4.5 and later warn of // in one that does not say that it knows it.
+FILE_OPTIONS = {'PATH_SUPPORTS_BLEND_RELATIVE'} if bpy.app.version >= (4, 5) else set()
+
+
+def storage(group: bpy.types.PropertyGroup, write: bool = False) -> Any:
+    """Where the values of properties with `get` and `set` lie, as a dictionary (5.0 keeps them apart)."""
+    if hasattr(group, "bl_system_properties_get"):
+        return group.bl_system_properties_get(do_create=write) or {}
+    return group
+
+
 def strips(editor: bpy.types.SequenceEditor) -> Any:
     """The top-level strips, as a collection that makes new ones (`sequences` before 4.4)."""
     return editor.strips if hasattr(editor, "strips") else editor.sequences

@@ -137,7 +137,8 @@ class Session:
         self._options = self._options or options()
         first = scene.frame_start if self._options.start is None else self._options.start
         _check(scene, first, number)
-        last = number if not self._asked else _last_of(scene, number)
+        whole = self._asked or sample.needs_what_follows(scene.koshi)
+        last = _last_of(scene, number) if whole else number
         with self._options.over(scene.koshi):
             budget = float("inf") if bpy.app.background else BUDGET
             sampled = yield from sample.sampling(scene, first, last, budget)
@@ -146,7 +147,8 @@ class Session:
         if sampled.guides:
             yield from guides.render_guides(scene, sampled.shot, guides.guides_folder(scene))
         self.close(cancel=True)
-        self._shot, self._first, self._last = self._options.change(sampled.shot), first, last
+        shot = sample.frame_by_frame(sampled.shot)  # Blender asks for its own frames
+        self._shot, self._first, self._last = self._options.change(shot), first, last
         self._ask()
 
     def _ask(self) -> None:

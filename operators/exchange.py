@@ -15,8 +15,9 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from ..panels.properties import MODELS, SCHEDULES
-from . import batch, compat, guides, sample, shot_file
+from ..panels.properties import MODELS, MORE_SCHEDULES, SCHEDULES
+from . import batch, compat, guides, markers, sample, shot_fields, shot_file
+from . import prompts as prompt_list
 from .cli_output import print_json, say
 from .shot_file import Carried
 
@@ -82,9 +83,11 @@ def read_into_scene(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def limits(scene: bpy.types.Scene) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each of Koshi's animated properties."""
+    """Lowest and highest value of each of Koshi's animated properties, and of numbers that hold for a whole shot."""
     properties = scene.koshi.bl_rna.properties
-    return {name: (properties[name].hard_min, properties[name].hard_max) for name in (*SCHEDULES, "seed")}
+    numbers = [name for name in shot_fields.FIELDS if properties[name].type in ('INT', 'FLOAT')]
+    names = (*SCHEDULES, *MORE_SCHEDULES, "seed", *numbers)
+    return {name: (properties[name].hard_min, properties[name].hard_max) for name in names}
 
 
 def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
@@ -102,11 +105,19 @@ def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
     else:
         settings.model, settings.model_path = 'CUSTOM', carried.model
     settings.steps, settings.mode = carried.steps, MODES[carried.condition]
-    settings.prompts.clear()
-    for frame, text in carried.prompts:
+    settings.motion_source = carried.source
+    for name, value in carried.settings.items():
+        kind = settings.bl_rna.properties[name].type
+        setattr(settings, name, str(value or "") if kind == 'STRING' else str(value) if kind == 'ENUM' else value)
+    prompt_list.clear(scene)
+    for given in carried.prompts:
         prompt = settings.prompts.add()
-        prompt.frame, prompt.text = carried.frame_start + frame, text
+        prompt.frame, prompt.text = carried.frame_start + given.frame, given.text
+        prompt.negative, prompt.ease, prompt.use_weight = given.negative, given.ease, given.weights is not None
+        if given.weights is not None:
+            _key(scene, f"prompts[{len(settings.prompts) - 1}].weight", given.weights, given.keys)
     settings.prompts_index = 0
+    markers.show_all(scene)
     for name, values in carried.values.items():
         _key(scene, name, values, carried.keys.get(name))
 
@@ -117,10 +128,10 @@ def whole_rate(fps: float) -> tuple[int, float]:
     return rate, 1.0 if rate == fps else rate / fps
 
 
-def _key(scene: bpy.types.Scene, name: str, values: list[float], keys: list[int] | None) -> None:
+def _key(scene: bpy.types.Scene, path: str, values: list[float], keys: list[int] | None) -> None:
     """Give one of Koshi's values this course: a number, or keys at the given places (None: wherever it changes)."""
-    settings = scene.koshi
-    path = f"koshi.{name}"
+    group, _, name = f"koshi.{path}".rpartition(".")
+    settings, path = scene.path_resolve(group), f"koshi.{path}"
     settings.driver_remove(name)
     curves = compat.fcurves(scene)
     for curve in [c for c in curves or () if c.data_path == path]:

@@ -83,18 +83,30 @@ def guides_of(scene: bpy.types.Scene, parallel: bool) -> dict[str, Any]:
     return ({"guides": named} if named else {}) | start
 
 
-def moved_to(shot: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The shot with its guides in another folder."""
+def rendered(shot: dict[str, Any]) -> bool:
+    """Whether a shot names files that `render_guides` makes."""
+    return any(_is_rendered(name) for name in (*shot.get("guides", {}).values(), shot.get("init_image", "")))
 
-    def moved(name: str) -> str:
-        return str(folder / Path(name).name)
+
+def moved_to(shot: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The shot with what Blender renders for it in another folder."""
+
+    def moved(name: Any) -> Any:
+        return str(folder / Path(name).name) if _is_rendered(name) else name
 
     out = dict(shot)
     if "guides" in shot:
-        out["guides"] = {k: v if k in _WORDS else moved(v) for k, v in shot["guides"].items()}
+        out["guides"] = {k: moved(v) for k, v in shot["guides"].items()}
     if "init_image" in shot:
         out["init_image"] = moved(shot["init_image"])
     return out
+
+
+def _is_rendered(name: Any) -> bool:
+    """Whether a guide's file is made here, and not the artist's own."""
+    if not isinstance(name, str) or Path(name).name not in _FILES.values():
+        return False
+    return Path(name).parent.parent == cache_folder() / "guides"
 
 
 def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> Iterator[str]:
@@ -132,7 +144,9 @@ def clear(scene: bpy.types.Scene) -> int:
 
 
 def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob:
-    named = shot.get("guides", {})
+    named = dict(shot.get("guides", {}))
+    if shot.get("motion", {}).get("source") == "3d":
+        named.pop("depth", None)  # the artist's own
     names = {Path(name).name for name in (*_names(named), shot.get("init_image", ""))}
     first, step, count = shot["frame_start"], shot.get("frame_step", 1), shot["frames"]
     cuts = shot.get("motion", {}).get("cuts", [])

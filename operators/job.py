@@ -7,6 +7,7 @@ message does is the same in both. What starts one is in start.py.
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 from collections.abc import Callable, Generator
@@ -41,6 +42,7 @@ class Job:
         self._signals = reader.Signals()
         self._cancelled_at: float | None = None
         self._first = 0  # the number of the shot's first frame
+        self._timing: tuple[int, int] | None = None  # its frame step and its interpolation
 
     @property
     def scene(self) -> bpy.types.Scene | None:
@@ -138,6 +140,7 @@ class Job:
                 record, status.attached, status.folder = data
                 status.job_id, status.digest = record["id"], record["digest"]
                 status.frames, self._first = record["frames"], record["frame_start"]
+                self._timing = _timing(self._work, Path(status.folder))
                 if status.phase == "starting":
                     status.phase = "rendering"
                 status.message = "Waiting for the first frame"
@@ -145,6 +148,8 @@ class Job:
                 status.message = _sentence(data[0].get("message", ""))
             case "frame":
                 self._show(*data)
+            case "report":
+                state.report = data[0]
             case "server":
                 status.server = server_line(data[0])
                 self.jobs = data[1]
@@ -176,9 +181,21 @@ class Job:
         if scene is None:
             status.note(f'The scene "{self._name}" is gone; its frames still arrive in {status.folder}.')
             return
-        step = (number - self._first) // index if index else 1
-        footage = sequencer.Footage(status.digest, Path(path).parent, self._first, status.frames, step)
+        step, interpolation = self._timing or ((number - self._first) // index if index else 1, 1)
+        folder = Path(path).parent
+        footage = sequencer.Footage(status.digest, folder, self._first, status.frames, step, interpolation)
         status.strip = sequencer.show_frame(scene, footage, index, status.notes)
+
+
+def _timing(work: Work, folder: Path) -> tuple[int, int] | None:
+    """Frame step and interpolation of the shot that is rendered, or None if nothing here says them."""
+    shot = next((part.shot for part in work if isinstance(part, reader.Take)), None)
+    try:
+        # Of a job that was joined: whoever sent it has left the shot beside the frames.
+        shot = shot or json.loads(reader.shot_file(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(shot.get("frame_step", 1)), int(shot.get("time", {}).get("interpolation", 1))
 
 
 def server_line(status: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def frame_shot(scene: bpy.types.Scene, number: int, budget: float) -> Generator[
     if cuts := sampled.shot.get("motion", {}).get("cuts"):
         scene, begin = sample.scene_named(name), begin + cuts[-1] * step
         sampled = yield from sample.sampling(scene, begin, number, budget, size=size)
-    return (yield from _with_guides(name, sampled.shot))
+    return (yield from _with_guides(name, _without_time(sampled.shot)))
 
 
 def motion_shot(scene: bpy.types.Scene, budget: float) -> Generator[str, None, dict[str, Any]]:
@@ -61,13 +61,18 @@ def motion_shot(scene: bpy.types.Scene, budget: float) -> Generator[str, None, d
     `frame_shot` does. Needs no prompt, and no model."""
     name = scene.name
     sampled = yield from sample.sampling(scene, budget=budget, size=small_size(scene), painted=False)
-    shot = dict(sampled.shot)
+    shot = _without_time(sampled.shot)
     moving = {key: value for key, value in shot.pop("guides", {}).items() if key in _MOVING}
     return (yield from _with_guides(name, shot | ({"guides": moving} if moving else {})))
 
 
+def _without_time(shot: dict[str, Any]) -> dict[str, Any]:
+    """The shot without keyframes, loop and sound, which belong to the whole film."""
+    return {key: value for key, value in shot.items() if key not in ("time", "audio")}
+
+
 def _with_guides(name: str, shot: dict[str, Any]) -> Generator[str, None, dict[str, Any]]:
-    if not shot.get("guides") and not shot.get("init_image"):
+    if not guides.rendered(shot):
         return shot
     scene = sample.scene_named(name)
     folder = guides.guides_folder(scene, preview=True)

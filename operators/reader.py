@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bridge_server.client import Client, read_connection, start_server
-from ..bridge_server.protocol import BridgeError
+from ..bridge_server.client import Client, ask_backend, read_connection, start_server
+from ..bridge_server.protocol import BridgeError, Connection
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +50,18 @@ class Signals:
 
 @dataclass(frozen=True)
 class Backend:
-    """How to start the backend if none runs: its Python and the folder with its source.
+    """How to start the backend if none runs: its Python, the folder with its source, environment variables.
 
-    trouble: why it could not be started, raised only when it has to be.
+    trouble: why it could not be started, raised only when it has to be; unreachable: it has to be in any case.
+    remote: a backend on another computer, which is never started from here.
     """
 
     python: str
     source: Path
     trouble: BridgeError | None = None
+    unreachable: bool = False
+    variables: dict[str, str] = field(default_factory=dict)
+    remote: Connection | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,41 @@ def stop(signals: Signals) -> None:
     signals.put("finished", "The Koshi backend is stopped.")
 
 
+def diagnose(python: str, source: Path, report: dict[str, Any], signals: Signals) -> None:
+    """Add the backend's own examination to `report`, and hand it over."""
+    signals.put("stage", "Trying the backend: it draws a small picture")
+    if python:
+        try:
+            report["backend"] = doctor(python, source)
+        except BridgeError as error:
+            found = {"name": "backend", "ok": False, "found": error.message, "hint": error.hint}
+            report["blender"]["checks"].append(found)
+    signals.put("report", report)
+    signals.put("finished", "The diagnostics are in Koshi's preferences")
+
+
+def doctor(python: str, source: Path) -> dict[str, Any]:
+    """What `koshi doctor` says, run by the backend's Python. Raises BridgeError "backend_broken"."""
+    out, said = ask_backend(python, source, "doctor", "--json")
+    try:
+        report = json.loads((out.splitlines() or [""])[-1])
+    except ValueError as error:  # no JSON: it did not come so far
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        hint = "Press Repair in Koshi's preferences, or choose another Backend Python."
+        raise BridgeError("backend_broken", f"{python} cannot run the backend: {last}", hint) from error
+    if not isinstance(report, dict) or not isinstance(report.get("checks"), list):
+        error = BridgeError.from_dict(report.get("error") if isinstance(report, dict) else None)
+        raise BridgeError("backend_broken", f"The backend's own check failed: {error.message}", error.hint)
+    return report
+
+
 def reach(backend: Backend, signals: Signals) -> Client:
     """A connected client; the backend is started if none runs. Raises BridgeError."""
     signals.put("stage", "Looking for the backend")
+    if backend.remote is not None:
+        return _elsewhere(backend.remote)
+    if backend.trouble is not None and backend.unreachable:
+        raise backend.trouble
     try:
         return _connected(Client(read_connection()))
     except BridgeError as error:
@@ -137,7 +173,19 @@ def reach(backend: Backend, signals: Signals) -> Client:
     if backend.trouble is not None:
         raise backend.trouble
     signals.put("stage", "Starting the backend")
-    return _connected(Client(start_server(backend.python, backend.source)))
+    return _connected(Client(start_server(backend.python, backend.source, variables=backend.variables)))
+
+
+def _elsewhere(connection: Connection) -> Client:
+    try:
+        return _connected(Client(connection))
+    except BridgeError as error:
+        if error.code in ("server_not_running", "no_answer", "wrong_token"):
+            error.hint = (
+                "Run `koshi serve` there, see that this computer may reach it, and copy its connection file again: "
+                "each start has a new port and secret."
+            )
+        raise
 
 
 def _connected(client: Client) -> Client:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from ..panels.properties import SCHEDULES
-from . import camera, guides, sample_checks, values
+from ..panels.properties import MORE_SCHEDULES, SCHEDULES
+from . import camera, compat, guides, markers, prompt_text, sample_checks, shot_fields, values
 from .camera import Similarity, View
 from .sample_checks import model_name, problem, raise_problems
 
@@ -78,6 +78,7 @@ def sampling(
             *(() if size else sample_checks.check_size(scene, width, height)),
             *(sample_checks.check_model(settings) if painted else ()),
             *(sample_checks.check_prompts(settings, last) if painted else ()),
+            *(sample_checks.check_audio(settings) if painted else ()),
         ]
     )
     samples = Samples(first, last, step)
@@ -92,20 +93,29 @@ def sampling(
             f"Blender did not run some drivers of this file ({bpy.app.autoexec_fail_message}). "
             "If the motion is wrong, reload it with File > Open > Trusted Source."
         )
-    table = samples.motion_into_frames(absolute=settings.curves == 'ABSOLUTE')
+    around, deep = settings.loop == "seamless", settings.motion_source == '3D'
+    table = samples.motion_into_frames(absolute=settings.curves == 'ABSOLUTE', around=around, deep=deep)
     cuts = samples.cuts(notes)
     if samples.views:
-        _add_camera(table, samples, set(cuts), notes)
-    if (width, height) != whole:
+        _add_camera(table, samples, set(cuts), notes, around)
+    if (width, height) != whole and not deep:  # there they are no pixels
         table["translation_x"] = [values.rounded(x * width / whole[0]) for x in table["translation_x"]]
         table["translation_y"] = [values.rounded(y * height / whole[1]) for y in table["translation_y"]]
     seeds = table.pop(SEED)
-    schedules = {name: _short(column) for name, column in table.items()}
+    schedules = {name: prompt_text.short(column) for name, column in table.items()}
+    for name in MORE_SCHEDULES:
+        if schedules[name] == values.rounded(settings.bl_rna.properties[name].default):
+            del schedules[name]
     if len(set(seeds)) > 1:
         schedules[SEED] = seeds
     motion: dict[str, Any] = {"cuts": cuts} if cuts else {}
     if samples.cameras:
         motion = {"source": "camera", "cameras": samples.cameras, **motion}
+    elif deep:
+        motion = {"source": "3d", **motion}
+    prompts, begin = [{"frame": 0, "text": "motion"}], []
+    if painted:
+        prompts, begin = prompt_text.in_shot(spots(scene, samples), first, last, step, notes)
     files = guides.guides_of(scene, parallel=any(one["kind"] == 'ORTHO' for one in samples.cameras))
     shot = {
         "koshi": 1,
@@ -118,13 +128,17 @@ def sampling(
         "frames": len(samples.frames),
         "seed": seeds[0],
         "steps": settings.steps,
-        "prompts": _prompts(settings, samples.frames, last, notes) if painted else [{"frame": 0, "text": "motion"}],
+        "prompts": prompts,
         "schedules": schedules,
         "feedback": {"carry": "pixels", "condition": CONDITIONS[settings.mode]},
         "strength_convention": "denoise",
         **({"motion": motion} if motion else {}),
         **files,
     }
+    for where, value in told(settings).items():
+        shot_fields.place(shot, where, value)
+    if begin and settings.keyframe_prompts:
+        shot_fields.place(shot, "time.keyframes.frames", begin)
     return Sampled(shot, notes, bool(files))
 
 
@@ -151,11 +165,12 @@ class Samples:
 
     def take(self, name: str, budget: float) -> Iterator[str]:
         """Read everything of the scene called `name`; a line for a person every `budget` seconds."""
-        scene, names = scene_named(name), (*SCHEDULES, SEED)
+        scene = scene_named(name)
+        names = (*SCHEDULES, *MORE_SCHEDULES, SEED, *_weights(scene.koshi))
         every = range(self.first, self.last + 1)
         direct = values.direct(scene, names, every)
         self.table = {name: [] for name in names} if direct is None else direct
-        watched = scene.koshi.motion_source != 'CURVES' or guides.wanted(scene.koshi)
+        watched = scene.koshi.motion_source in ('CAMERA', 'EXACT') or guides.wanted(scene.koshi)
         todo = list(self.frames if direct is not None else every) if direct is None or watched else []
         # With a step, motion counts between its frames too; everything else is of no interest there.
         done = 0
@@ -170,7 +185,7 @@ class Samples:
                     if direct is None:
                         settings = scene.koshi
                         for value_name, column in self.table.items():
-                            column.append(getattr(settings, value_name))
+                            column.append(settings.path_resolve(value_name))
                     if watched and (frame - self.first) % self.step == 0:
                         self._look(scene, depsgraph, frame)
                     if time.monotonic() > until:
@@ -195,16 +210,31 @@ class Samples:
             raise _at_frame(error, frame) from error
         self.seen_by.append(scene.camera.name_full)
 
-    def motion_into_frames(self, absolute: bool) -> dict[str, list[Any]]:
-        """The values at the shot's frames, those that move as the move from one to the next."""
-        read = {name: [values.rounded(v) for v in column] for name, column in self.table.items() if name != SEED}
-        places = {name: values.per_frame(name, read[name][:: self.step]) for name in values.MOTION} if absolute else {}
-        moved = {name: read.pop(name) for name in values.MOTION}
-        if self.step > 1 and not absolute:
-            values.accumulated(moved, self.step)
-        table = {name: column[:: self.step] for name, column in read.items()}
-        table |= moved | places
-        return {name: table[name] for name in SCHEDULES} | {SEED: self.table[SEED][:: self.step]}
+    def motion_into_frames(
+        self, absolute: bool, around: bool = False, deep: bool = False
+    ) -> dict[str, list[Any]]:
+        """The values at the shot's frames, those that move as the move from one to the next.
+
+        around: the last frame goes over into the first. deep: the curves move the view in 3D; of several frames in one
+        what they say adds up.
+        """
+        names, step = (*SCHEDULES, *MORE_SCHEDULES), self.step
+        table = {name: [values.rounded(v) for v in self.table[name]] for name in names}
+        moving = (*values.MOTION, *values.TURNS)
+        if absolute:
+            moved = {name: values.per_frame(name, table[name][::step], around) for name in moving}
+            rest: tuple[str, ...] = values.FLIPS
+        else:
+            moved, rest = {}, (*values.FLIPS, *values.TURNS, *(values.MOTION if deep else ()))
+            if not deep and step > 1:
+                moved = {name: table[name] for name in values.MOTION}
+                values.accumulated(moved, step)
+        if step > 1:
+            added = {name: table[name] for name in rest}
+            values.added_up(added, rest, step)
+            moved |= added
+        table = {name: moved.get(name, column[::step]) for name, column in table.items()}
+        return table | {SEED: self.table[SEED][::step]}
 
     def cuts(self, notes: list[str]) -> list[int]:
         """The shot's frames, from 0, that another camera sees than the frame before: they begin anew."""
@@ -229,10 +259,11 @@ def evaluated(scene: bpy.types.Scene) -> Iterator[bpy.types.Depsgraph]:
             scene.frame_set(frame, subframe=subframe)
 
 
-def camera_moves(samples: Samples, cuts: set[int]) -> list[Similarity]:
-    """The flat move by the camera into every frame of the shot; none into the first, and none over a cut."""
-    moves = [Similarity()]
-    for i in range(1, len(samples.views)):
+def camera_moves(samples: Samples, cuts: set[int], around: bool = False) -> list[Similarity]:
+    """The flat move by the camera into every frame of the shot; none over a cut, and none into the first, or, around,
+    that from the last one."""
+    moves = [] if around else [Similarity()]
+    for i in range(len(moves), len(samples.views)):
         try:
             moves.append(
                 Similarity() if i in cuts else camera.similarity(samples.views[i - 1], samples.views[i])
@@ -242,10 +273,12 @@ def camera_moves(samples: Samples, cuts: set[int]) -> list[Similarity]:
     return moves
 
 
-def _add_camera(table: dict[str, list[Any]], samples: Samples, cuts: set[int], notes: list[str]) -> None:
+def _add_camera(
+    table: dict[str, list[Any]], samples: Samples, cuts: set[int], notes: list[str], around: bool
+) -> None:
     """Let the camera move the picture, with the sampled curves on top of it."""
-    for i, moved in enumerate(camera_moves(samples, cuts)):
-        if i == 0 or i in cuts:
+    for i, moved in enumerate(camera_moves(samples, cuts, around)):
+        if (i == 0 and not around) or i in cuts:
             continue
         own = Similarity(*(table[name][i] for name in values.FLAT))
         for name, value in zip(values.FLAT, moved.then(own).rounded(), strict=True):
@@ -267,25 +300,61 @@ def _at_frame(error: BridgeError, frame: int) -> BridgeError:
     return BridgeError(error.code, f"Frame {frame}: {error.message}", error.hint, [fault])
 
 
-def _prompts(settings: Any, frames: range, last: int, notes: list[str]) -> list[dict[str, Any]]:
-    """Prompts counted from the shot's first frame; the one in force there begins at 0."""
-    first, step = frames.start, frames.step
-    ordered = sorted(settings.prompts, key=lambda prompt: prompt.frame)
-    earlier = [prompt for prompt in ordered if prompt.frame <= first]
-    if not earlier:
-        notes.append(
-            f"The first prompt stands at frame {ordered[0].frame}; it also holds from frame {first} on."
-        )
-        earlier = ordered[:1]
-    used = {0: earlier[-1].text}
-    # From the next frame on that is made; of two in between, the later one holds.
-    used |= {-((first - p.frame) // step): p.text for p in ordered if first < p.frame <= last and p != earlier[-1]}
-    late = [str(p.frame) for p in ordered if p.frame > last and p != earlier[-1]]
-    if late:
-        notes.append(f"Prompts after the last frame {last} are not used (frame {', '.join(late)}).")
-    return [{"frame": frame, "text": text.strip()} for frame, text in used.items() if frame < len(frames)]
+def spots(scene: bpy.types.Scene, samples: Samples) -> list[prompt_text.Spot]:
+    """The scene's prompts wherever they begin; those that were taken off the timeline are none."""
+    step = samples.step
+    ahead = (samples.first - scene.frame_start) // step
+    whole = (scene.frame_end - scene.frame_start) // step + 1
+    found = []
+    for index, prompt in enumerate(scene.koshi.prompts):
+        text = prompt.text
+        if "`" in text and (samples.first, samples.last) != (scene.frame_start, scene.frame_end):
+            text = prompt_text.counted_from(text, ahead, whole)
+        column = samples.table.get(_weight(index))
+        weights = None if column is None else tuple(values.rounded(value) for value in column[::step])
+        frames = markers.frames_of(prompt)
+        # One that counts beside the others goes on from its first marker; a second one would count twice.
+        for frame in frames if weights is None else frames[:1]:
+            found.append(prompt_text.Spot(frame, text, prompt.negative, prompt.ease, weights))
+    return found
 
 
-def _short(column: list[float]) -> float | list[float]:
-    """One number instead of a list that never changes: easier to read, and the same shot to the backend."""
-    return column[0] if len(set(column)) == 1 else column
+def told(settings: Any) -> dict[str, Any]:
+    """The settings that a shot names, because they are not what it means without them: by their places in it."""
+    found = {}
+    for name, (where, default) in shot_fields.FIELDS.items():
+        if shot_fields.in_3d(name) and settings.motion_source != '3D':
+            continue
+        value = getattr(settings, name)
+        if isinstance(value, float):
+            value = values.rounded(value)
+        elif isinstance(default, int) and isinstance(value, str):
+            value = int(value)
+        elif name in shot_fields.FILES:
+            value = bpy.path.abspath(value.strip()) or None
+        if value != default:
+            found[where] = value
+    return found
+
+
+def frame_by_frame(shot: dict[str, Any]) -> dict[str, Any]:
+    """The shot whose pictures are its frames: none between them, and none after the last one."""
+    time_table = {key: value for key, value in shot.get("time", {}).items() if key != "interpolation"}
+    if time_table.get("loop") == "back":
+        del time_table["loop"]
+    out = {key: value for key, value in shot.items() if key != "time"}
+    return out | ({"time": time_table} if time_table else {})
+
+
+def needs_what_follows(settings: Any) -> bool:
+    """Whether a frame may depend on the frames after it: it lies between two that are made, or before a seam."""
+    return settings.loop == "seamless" or settings.cadence > 1 or compat.is_animated(settings, "cadence")
+
+
+def _weights(settings: Any) -> list[str]:
+    """The weights that count."""
+    return [_weight(i) for i, prompt in enumerate(settings.prompts) if markers.counts_beside(prompt)]
+
+
+def _weight(index: int) -> str:
+    return f"prompts[{index}].weight"

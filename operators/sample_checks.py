@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
+from . import markers
 
 MULTIPLE = 16  # the models see the picture in blocks of this many pixels
 
@@ -106,18 +107,23 @@ def check_prompts(settings: Any, last: int) -> list[dict[str, Any]]:
                 "Add a prompt in Koshi > Prompts.",
             )
         ]
-    faults = []
-    frames = [prompt.frame for prompt in settings.prompts]
+    if all(markers.is_off(prompt) for prompt in settings.prompts):
+        hint = "Select one in Koshi > Prompts and press Put at Playhead."
+        return [problem("prompts", "No prompt is on the timeline: their markers were deleted.", hint)]
+    faults, frames = [], []
     for prompt in settings.prompts:
-        if not prompt.text.strip() and prompt.frame <= last:
+        begins = markers.frames_of(prompt)
+        if begins and not prompt.text.strip() and begins[0] <= last:
             faults.append(
                 problem(
                     "prompts",
-                    f"The prompt at frame {prompt.frame} is empty.",
+                    f"The prompt at frame {begins[0]} is empty.",
                     "Write what the picture shows, or remove it in Koshi > Prompts.",
-                    prompt.frame,
+                    begins[0],
                 )
             )
+        if not markers.counts_beside(prompt):
+            frames += begins
     for frame in sorted({frame for frame in frames if frames.count(frame) > 1}):
         faults.append(
             problem(
@@ -128,6 +134,14 @@ def check_prompts(settings: Any, last: int) -> list[dict[str, Any]]:
             )
         )
     return faults
+
+
+def check_audio(settings: Any) -> list[dict[str, Any]]:
+    path = bpy.path.abspath(settings.audio.strip())
+    if not path or Path(path).is_file():
+        return []
+    hint = "Choose another file in Koshi > Time > Sound, or empty the field."
+    return [problem("audio", f"There is no sound at {path}.", hint, value=path)]
 
 
 def check_drivers(scene: bpy.types.Scene) -> list[dict[str, Any]]:

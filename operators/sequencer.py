@@ -25,22 +25,32 @@ CHANNELS = 128
 
 @dataclass(frozen=True)
 class Footage:
-    """A shot's frames on disk. first: the scene frame of frame 0; step: scene frames from one frame to the next."""
+    """A shot's pictures on disk. first: the scene frame of the first one; frames: how many they are; step: scene frames
+    from one frame of the shot to the next; interpolation: pictures in that time.
+
+    In a strip one picture shows in each scene frame: of several in that time the others are left out.
+    """
 
     digest: str
     folder: Path
     first: int
     frames: int
     step: int = 1
+    interpolation: int = 1
 
     @property
     def places(self) -> int:
         """How many scene frames the shot takes."""
-        return (self.frames - 1) * self.step + 1
+        return self.place_of(self.frames - 1) + 1
+
+    def place_of(self, index: int) -> int:
+        """The scene frame, counted from the shot's first, up to which the strip can be filled with picture `index`."""
+        return index * self.step // self.interpolation
 
     def name_at(self, place: int) -> str:
         """The file that a scene frame shows, counted from the shot's first: each shows until the next one comes."""
-        return frame_name(self.first + place // self.step * self.step)
+        index = place * self.interpolation // self.step
+        return frame_name(self.first + index * (self.step if self.interpolation == 1 else 1))
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,9 @@ def take_at_playhead(scene: bpy.types.Scene) -> Take | None:
 
 
 def show_frame(scene: bpy.types.Scene, footage: Footage, index: int, notes: list[str]) -> str:
-    """Show frame `index` of a shot, whose file is complete, in the shot's strips; makes them if need be.
+    """Show picture `index` of a shot, whose file is complete, in the shot's strips; makes them if need be.
 
-    All earlier frames' files must exist: Blender may crash on an element whose file is missing.
+    All earlier pictures' files must exist: Blender may crash on an element whose file is missing.
     Returns the first strip's name. notes: gets remarks that the artist should read.
     """
     editor = scene.sequence_editor or scene.sequence_editor_create()
@@ -118,7 +128,7 @@ def show_frame(scene: bpy.types.Scene, footage: Footage, index: int, notes: list
         for strip in compat.strips(editor)
         if strip.get(TAG) == footage.digest and strip.type == 'IMAGE'
     }
-    place = index * footage.step
+    place = footage.place_of(index)
     for part in range(place // LONGEST + 1):
         if part not in mine:
             mine[part] = _new_strip(scene, footage, part, mine.get(0), notes)

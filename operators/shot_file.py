@@ -15,6 +15,8 @@ from ..koshi_backend import schedules as text
 from ..koshi_backend.errors import KoshiError
 from ..koshi_backend.models.registry import find_traits
 from ..koshi_backend.seeds import seed_path
+from . import shot_fields
+from .prompt_text import EASINGS
 
 VERSION = 1
 MAX_FRAMES = 100_000
@@ -32,23 +34,31 @@ DEFAULTS = {
     "strength": 0.5,
     "noise": 0.0,
     "guidance": 1.0,
+    "transform_center_x": 0.5,
+    "transform_center_y": 0.5,
+    "perspective_flip_theta": 0.0,
+    "perspective_flip_phi": 0.0,
+    "perspective_flip_gamma": 0.0,
+    "perspective_flip_fv": 53.0,
+    "rotation_3d_x": 0.0,
+    "rotation_3d_y": 0.0,
+    "rotation_3d_z": 0.0,
+    "fov": 70.0,
+    "aspect_ratio": 1.0,
+    "keyframe_strength": 1.0,
+    "cadence": 1.0,
+    "contrast": 1.0,
+    "sharpen": 0.0,
+    "color_match": 0.3,
+    "subseed": 0.0,
+    "subseed_strength": 0.0,
 }
+WHOLE = ("cadence", "subseed")  # of these the whole part counts, and it is what a scene holds
 # What a shot says of itself that changes nothing while it says this; a scene cannot hold anything else.
 FIXED: dict[str, dict[str, Any]] = {
-    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1, "audio": None},
-    "feedback": {
-        "carry": "pixels",
-        "position": "grid",
-        "border": "replicate",
-        "color_mode": "LAB",
-        "color_reference": "prompt",
-        "noise_type": "gaussian",
-        "noise_mode": "incremental",
-        "noise_delta": 0.05,
-        "noise_scale": 1.0,
-    },
+    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1},
+    "feedback": {"carry": "pixels", "position": "grid"},
     "motion": {
-        "source": "2d",
         "cameras": None,
         "cuts": [],
         "plane": None,
@@ -56,29 +66,19 @@ FIXED: dict[str, dict[str, Any]] = {
         "flow_factor": 1.0,
     },
     "guides": {
-        "depth": None,
         "vector": None,
         "vector_seen": "camera",
         "video": None,
+        "video_first": 0,
+        "video_every": 1,
+        "video_last": None,
         "structure": None,
         "structure_as": "picture",
         "mask": None,
     },
-    "time": {
-        "keyframes": {"every": 0, "frames": [], "prompts": False},
-        "inbetween": "flow",
-        "loop": "none",
-        "seam": 12,
-        "interpolation": 1,
-    },
-    "depth": {
-        "source": "plane",
-        "model": "depth-anything/Depth-Anything-V2-Small-hf",
-        "near": "white",
-        "spacing": "inverse",
-        "nearest": 1.0,
-        "farthest": 5.0,
-    },
+    "time": {},
+    "time.keyframes": {"frames": []},
+    "depth": {},
 }
 READ = {
     "": {
@@ -87,8 +87,23 @@ READ = {
         "time",
     },
     "feedback": {"condition"},
-    "motion": {"absolute"},
+    "motion": {"absolute", "source"},
+    "time": {"keyframes"},
 }  # fmt: skip
+SOURCES = {"2d": 'CURVES', "3d": '3D'}
+
+
+@dataclass
+class CarriedPrompt:
+    """A prompt, counted from the shot's first frame. weights: of one that takes no turns, a number a frame; keys: where
+    its own keys stand."""
+
+    frame: int
+    text: str
+    negative: str = ""
+    ease: str = "hold"
+    weights: list[float] | None = None
+    keys: list[int] | None = None
 
 
 @dataclass
@@ -104,7 +119,9 @@ class Carried:
     frames: int
     steps: int
     condition: str
-    prompts: list[tuple[int, str]]
+    prompts: list[CarriedPrompt]
+    source: str = 'CURVES'
+    settings: dict[str, Any] = field(default_factory=dict)  # as in shot_fields, by the names in Blender
     values: dict[str, list[float]] = field(default_factory=dict)
     keys: dict[str, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
@@ -112,14 +129,15 @@ class Carried:
     def check_limits(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Raises BridgeError "bad_shot" for a value that Blender's property would cut off."""
         for name, (low, high) in limits.items():
-            for frame, value in enumerate(self.values[name]):
+            for frame, value in enumerate(self.values.get(name) or [self.settings[name]]):
                 if not low <= value <= high:
                     told = f"The {name} at frame {frame} is {value:g}, and a scene holds {low:g} to {high:g}."
                     raise _bad(told, AS_IT_IS)
-        seeds = self.values["seed"]
-        if len(set(seeds)) > 1 and max(seeds) > LARGEST_KEYED:
-            told = f"The seeds change and go up to {max(seeds):.0f}; a keyframe holds them up to {LARGEST_KEYED}."
-            raise _bad(told, AS_IT_IS)
+        for name in ("seed", "subseed"):
+            seeds = self.values[name]
+            if len(set(seeds)) > 1 and max(seeds) > LARGEST_KEYED:
+                told = f"The {name}s change and go up to {max(seeds):.0f}; a keyframe holds them up to {LARGEST_KEYED}."
+                raise _bad(told, AS_IT_IS)
 
 
 def read(path: Path) -> Carried:
@@ -132,6 +150,10 @@ def read(path: Path) -> Carried:
         raise _bad(f"The shot {path} is not JSON: {error}.") from error
     if not isinstance(shot, dict) or type(shot.get("koshi")) is not int or shot["koshi"] != VERSION:
         raise _bad(f'{path} is not a Koshi shot of version {VERSION}: it does not begin with {{"koshi": {VERSION}.')
+    for name in shot_fields.FILES:
+        field_name = shot_fields.FIELDS[name][0]
+        if isinstance(file := shot_fields.find(shot, field_name), str) and file:
+            shot_fields.place(shot, field_name, str(path.parent.absolute() / file))  # they lie beside the shot
     try:
         return _carried(shot)
     except KoshiError as error:
@@ -173,21 +195,61 @@ def _carried(shot: dict[str, Any]) -> Carried:
         condition=_one_of(feedback, "condition", "both" if traits.references else "start"),
         prompts=[],
     )
-    _read_prompts(carried, shot.get("prompts"))
+    _read_settings(carried, shot)
+    _read_prompts(carried, shot)
     _read_schedules(carried, shot, {"guidance": traits.guidance, "strength": traits.strength})
     _list_the_rest(carried, shot)
     return carried
 
 
-def _read_prompts(carried: Carried, prompts: object) -> None:
+def _read_settings(carried: Carried, shot: dict[str, Any]) -> None:
+    """What stands in a shot under the words that Blender's settings have, and the motion's source."""
+    for section in FIXED:
+        _table_at(shot, section)
+    for name, (place, default) in shot_fields.FIELDS.items():
+        value = shot_fields.find(shot, place)
+        carried.settings[name] = default if value is None else value
+        kinds: tuple[type, ...] = (str,) if default is None else (type(default),)
+        if isinstance(default, float):
+            kinds = (int, float)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
+            raise _bad(f"{place} is {value!r}.")
+        if name in shot_fields.CHOICES and carried.settings[name] not in shot_fields.CHOICES[name]:
+            carried.left.append(place)
+            carried.settings[name] = default
+    source = _table(shot, "motion").get("source", "2d")
+    if source in SOURCES:
+        carried.source = SOURCES[source]
+    else:
+        carried.left.append("motion.source")
+
+
+def _read_prompts(carried: Carried, shot: dict[str, Any]) -> None:
+    prompts, seed = shot.get("prompts"), _whole(shot, "seed", 0, 0, 2**53)
     if not isinstance(prompts, list) or not prompts:
         raise _bad("The shot has no prompt.", "Add at least one.")
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
             raise _bad(f'prompts[{i}] has no text; a prompt is {{"frame": 0, "text": "..."}}.')
-        carried.prompts.append((_whole(prompt, "frame", 0, 0, MAX_FRAMES), prompt["text"]))
-        if prompt.get("negative"):
-            carried.left.append(f"prompts[{i}].negative")
+        frame, weight = prompt.get("frame", 0), prompt.get("weight")
+        try:
+            if isinstance(frame, str):  # math
+                prompt = {**prompt, "frame": int(text.evaluate(f"0:({frame})", carried.frames, seed=seed)[0])}
+            weights = None if weight is None else text.evaluate(weight, carried.frames, seed=seed)
+        except (text.ScheduleError, TypeError) as error:
+            raise _bad(f"prompts[{i}] cannot be read: {error}") from error
+        carried.prompts.append(
+            CarriedPrompt(
+                _whole(prompt, "frame", 0, 0, MAX_FRAMES),
+                prompt["text"],
+                str(prompt.get("negative") or ""),
+                _one_of(prompt, "ease", "hold", tuple(EASINGS)),
+                weights,
+                None if weights is None else _straight_keys(weight, weights),
+            )
+        )
+        known = {"frame", "text", "negative", "ease", "weight"}
+        carried.left += [f"prompts[{i}].{name}" for name in prompt if name not in known]
 
 
 def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, float]) -> None:
@@ -204,13 +266,18 @@ def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, flo
             raise _bad(f"The schedule {name} cannot be read: {error}") from error
         if name == "strength" and turned:
             values = [1.0 - value for value in values]
-        if name in absolute:
-            values = _moves(name, values)
+        if name in WHOLE:
+            values = [float(int(value)) for value in values]
+        elif name in absolute:
+            values = _moves(name, values, carried.settings["loop"] == "seamless")
         elif (places := _straight_keys(schedule, values)) is not None:
             carried.keys[name] = places
         carried.values[name] = values
     scheduled = text.evaluate(table["seed"], frames, seed=seed) if "seed" in table else None
     behavior = "schedule" if scheduled is not None else shot.get("seed_behavior", "fixed")
+    if behavior not in ("fixed", "schedule") and max(carried.values["cadence"]) > 1:
+        carried.left.append("seed_behavior")  # it counts the frames that are made
+        behavior = "fixed"
     path = seed_path(behavior, seed, frames, _whole(shot, "seed_iter_n", 1, 1, MAX_FRAMES), scheduled)
     carried.values["seed"] = [float(value) for value in path]
     carried.left += [f"schedules.{name}" for name in table if name not in DEFAULTS and name != "seed"]
@@ -234,24 +301,30 @@ def _straight_keys(schedule: object, values: list[float]) -> list[int] | None:
     return places if same else None
 
 
-def _moves(name: str, places: list[float]) -> list[float]:
-    """The move into every frame of a curve that holds places."""
-    pairs = itertools.pairwise(places)
+def _moves(name: str, places: list[float], around: bool) -> list[float]:
+    """The move into every frame of a curve that holds places; around: into the first one from the last."""
+    pairs = itertools.pairwise([places[-1] if around else places[0], *places])
     if name != "zoom":
-        return [0.0, *(after - before for before, after in pairs)]
+        return [after - before for before, after in pairs]
     if 0.0 in places:
         raise _bad("An absolute zoom is 0.", "A zoom of 0 has no size that the next frame could be compared with.")
-    return [1.0, *(after / before for before, after in pairs)]
+    return [after / before for before, after in pairs]
 
 
 def _list_the_rest(carried: Carried, shot: dict[str, Any]) -> None:
     for section, fixed in FIXED.items():
-        table = _table(shot, section) if section else shot
-        known = READ.get(section, set())
+        table = _table_at(shot, section)
+        known = READ.get(section, set()) | set(shot_fields.fields(section))
         for name, value in table.items():
             # A name that no version of this module knows is not silently dropped either.
             if name not in known and not (name in fixed and fixed[name] == value):
                 carried.left.append(f"{section}.{name}" if section else name)
+
+
+def _table_at(shot: dict[str, Any], section: str) -> dict[str, Any]:
+    for name in section.split(".") if section else ():
+        shot = _table(shot, name)
+    return shot
 
 
 def _table(shot: dict[str, Any], name: str) -> dict[str, Any]:

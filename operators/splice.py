@@ -7,9 +7,12 @@ the store, and the new shot is one like any other: it can be exported, and rende
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..bridge_server.protocol import BridgeError
+from .prompt_text import LEAST, Spot, shares, short
+from .shot_file import DEFAULTS
 
 # What may differ from the splice on; anything else a shot says holds for the whole of it.
 _PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps", "audio"}
@@ -17,6 +20,7 @@ _WORDS = {
     "model": "the model", "width": "the width", "height": "the height", "frame_start": "the first frame",
     "frame_step": "the frame step", "steps": "the steps", "feedback": "the mode", "guides": "structure or mask",
     "init_image": "what it starts from", "time": "keyframes, loop or interpolation", "source": "the motion's source",
+    "depth": "the depth",
 }  # fmt: skip
 RESEED = 1000  # further than the seeds of a take's own frames lie apart, most often
 
@@ -38,13 +42,13 @@ def splice(old: dict[str, Any], new: dict[str, Any], at: int) -> dict[str, Any]:
     _check_alike(old, new)
     out = dict(new)
     names = sorted({*old["schedules"], *new["schedules"]})
-    out["schedules"] = {name: _short(_column(old, name)[:at] + _column(new, name)[at:]) for name in names}
+    out["schedules"] = {name: short(_column(old, name)[:at] + _column(new, name)[at:]) for name in names}
     seeds = _column(old, "seed")[:at] + _column(new, "seed")[at:]
     out["seed"] = old["seed"]
     out["schedules"].pop("seed", None)
     if any(seed != old["seed"] for seed in seeds):
         out["schedules"]["seed"] = seeds
-    out["prompts"] = _prompts(old["prompts"], new["prompts"], at)
+    out["prompts"] = _prompts(old, new, at)
     out.pop("motion", None)
     if motion := _motion(old.get("motion", {}), new.get("motion", {}), at):
         out["motion"] = motion
@@ -56,7 +60,7 @@ def unchanged(old: dict[str, Any], shot: dict[str, Any], at: int) -> bool:
     end, names = shot["frames"], {*shot["schedules"], "seed"}
     if end > old["frames"] or any(_column(old, name)[at:end] != _column(shot, name)[at:] for name in names):
         return False
-    prompts = [prompt for prompt in _prompts(old["prompts"], old["prompts"], at) if prompt["frame"] < end]
+    prompts = _prompts(old, {**old, "frames": end}, at)
     before, now = old.get("motion", {}), shot.get("motion", {})
     same_cuts = [cut for cut in before.get("cuts", []) if cut < end] == now.get("cuts", [])
     return prompts == shot["prompts"] and same_cuts and before.get("cameras", [])[:end] == now.get("cameras", [])
@@ -73,8 +77,6 @@ def _check_alike(old: dict[str, Any], new: dict[str, Any]) -> None:
     differs = [name for name in sorted({*old, *new} - _PER_FRAME) if old.get(name) != new.get(name)]
     if old.get("motion", {}).get("source") != new.get("motion", {}).get("source"):
         differs.append("source")
-    if set(old["schedules"]) - {"seed"} != set(new["schedules"]) - {"seed"}:
-        differs.append("schedules")
     if differs:
         what = [_WORDS.get(name, name) for name in differs]
         listed = ", ".join(what[:-1]) + " and " + what[-1] if len(what) > 1 else what[0]
@@ -86,23 +88,63 @@ def _check_alike(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _column(shot: dict[str, Any], name: str) -> list[Any]:
-    value = shot["schedules"].get(name, shot["seed"] if name == "seed" else None)
+    value = shot["schedules"].get(name, shot["seed"] if name == "seed" else DEFAULTS.get(name))
     return list(value) if isinstance(value, list) else [value] * shot["frames"]
 
 
-def _short(column: list[Any]) -> Any:
-    return column[0] if len(set(column)) == 1 else column
-
-
-def _prompts(old: list[dict[str, Any]], new: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
-    """Prompts in the order of their frames; a text that only repeats the one before it is left out."""
-    before = [prompt for prompt in old if prompt["frame"] < at]
-    held = {**max((p for p in new if p["frame"] <= at), key=lambda p: p["frame"]), "frame": at}
+def _prompts(old: dict[str, Any], new: dict[str, Any], at: int) -> list[dict[str, Any]]:
+    """Prompts in the order of their frames; a text that only repeats the one before it is left out. Where they go over
+    into one another or have weights, all of them get weights, frame by frame."""
+    given = [old["prompts"], new["prompts"]]
+    if any(prompt.get("ease", "hold") != "hold" or "weight" in prompt for prompts in given for prompt in prompts):
+        return _weighted(old, new, at)
+    before = [prompt for prompt in old["prompts"] if prompt["frame"] < at]
+    held = {**max((p for p in new["prompts"] if p["frame"] <= at), key=lambda p: p["frame"]), "frame": at}
     out: list[dict[str, Any]] = []
-    for prompt in [*before, held, *(p for p in new if p["frame"] > at)]:
+    for prompt in [*before, held, *(p for p in new["prompts"] if at < p["frame"] < new["frames"])]:
         if not out or {**prompt, "frame": 0} != {**out[-1], "frame": 0}:
             out.append(prompt)
     return out
+
+
+def _weighted(old: dict[str, Any], new: dict[str, Any], at: int) -> list[dict[str, Any]]:
+    """The prompts of two shots by their weights alone: of the first before frame `at`, of the other from it on."""
+    end = new["frames"]
+    columns: dict[tuple[str, str], list[float]] = {}
+    for shot, span in ((old, range(at)), (new, range(at, end))):
+        for says, weights in _weights(shot, span):
+            column = columns.setdefault(says, [0.0] * end)
+            for k, weight in zip(span, weights, strict=True):
+                column[k] += weight
+    return [
+        {"frame": 0, "text": text, **({"negative": negative} if negative else {}), "weight": short(column)}
+        for (text, negative), column in columns.items()
+        if max(column) > LEAST
+    ]
+
+
+def _weights(shot: dict[str, Any], span: range) -> list[tuple[tuple[str, str], Sequence[float]]]:
+    """Each prompt's weight at some of a shot's frames, in the shot's order."""
+    prompts = shot["prompts"]
+    main = sorted((p for p in prompts if p.get("weight") is None), key=lambda p: p["frame"])
+    turns = shares([Spot(p["frame"], p["text"], ease=p.get("ease", "hold")) for p in main], span) if main else []
+    found = []
+    for prompt in prompts:
+        given = prompt.get("weight")
+        if given is None:
+            weights: Sequence[float] = turns[main.index(prompt)]
+        else:
+            every = given if isinstance(given, list) else [given] * shot["frames"]
+            weights = [every[k] if k >= prompt["frame"] else 0.0 for k in span]
+        found.append(((prompt["text"], prompt.get("negative", "")), weights))
+    return found
+
+
+def kept_pictures(shot: dict[str, Any], at: int) -> int:
+    """How many of a spliced shot's first pictures are the take's for certain: those up to the last frame that the take
+    has made before frame `at`."""
+    reach = max(int(value) for value in _column(shot, "cadence")[:at])
+    return max(at - reach, 0) * shot.get("time", {}).get("interpolation", 1) + 1
 
 
 def _motion(old: dict[str, Any], new: dict[str, Any], at: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -48,7 +49,7 @@ def render_from_here(scene: bpy.types.Scene) -> Job:
             shot = splice.reseeded(shot, at, count)
             seed = shot["schedules"]["seed"][at]
             notes.append(f"Nothing has changed from frame {begin} on: it gets another seed, {seed:.0f}.")
-        state.status.kept = at
+        state.status.kept = splice.kept_pictures(shot, at)
         return (yield from _render(scene.name, shot, notes, sampled.guides))
 
     return _begin(scene, prepare(), "Starting")
@@ -58,7 +59,7 @@ def resume(scene: bpy.types.Scene, take: Take) -> Job:
     """Go on with a take as it was when it was started. Raises BridgeError "no_take"."""
     shot = shot_of(take)
     notes = ["This take goes on as it was started; changes to the scene since then are not in it."]
-    needs_guides = "guides" in shot or "init_image" in shot
+    needs_guides = guides.rendered(shot)
     return _begin(scene, _render(scene.name, shot, notes, needs_guides), "Going on")
 
 
@@ -92,6 +93,11 @@ def attach(scene: bpy.types.Scene, record: dict[str, Any]) -> Job:
 def connect(scene: bpy.types.Scene) -> Job:
     """Look for the backend, starting it if needed."""
     return _begin(scene, (reader.connect, settings.backend()), "Looking for the backend")
+
+
+def diagnose(scene: bpy.types.Scene, python: str, source: Path, report: dict[str, Any]) -> Job:
+    """Let the backend examine itself and add that to `report`."""
+    return _begin(scene, (reader.diagnose, python, source, report), "Looking at Koshi and its backend")
 
 
 def stop(scene: bpy.types.Scene) -> Job:

@@ -84,6 +84,7 @@ class Status:
 
 status = Status()
 job: Job | None = None
+report: dict | None = None  # of the last diagnostics, as `cli_doctor.run` gives it
 
 
 def idle(operator: type) -> bool:

@@ -8,6 +8,7 @@ scene. Where nothing but F-curves has a say, those are read directly, with the s
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from .camera import Similarity, push_zoom
 FLAT = ("zoom", "angle", "translation_x", "translation_y")  # what a similarity of the picture is made of
 PUSH = "translation_z"
 MOTION = (*FLAT, PUSH)
+TURNS = ("rotation_3d_x", "rotation_3d_y", "rotation_3d_z")
+FLIPS = ("perspective_flip_theta", "perspective_flip_phi", "perspective_flip_gamma")
 MOST_PUSH = 75.0  # the backend's; Deforum's push over a flat depth turns the picture inside out at 82
 
 
@@ -38,9 +41,11 @@ def direct(scene: bpy.types.Scene, names: Sequence[str], frames: Sequence[int]) 
     for name in names:
         curve = curves.get(f"koshi.{name}")
         if curve is None:
-            table[name] = [getattr(settings, name)] * len(frames)
+            table[name] = [settings.path_resolve(name)] * len(frames)
         else:
-            taken = _as_stored(settings.bl_rna.properties[name])
+            group, _, last = name.rpartition(".")  # of "prompts[2].weight"
+            owner = settings.path_resolve(group) if group else settings
+            taken = _as_stored(owner.bl_rna.properties[last])
             evaluate = curve.evaluate
             table[name] = [taken(evaluate(frame)) for frame in frames]
     return table
@@ -72,12 +77,21 @@ def accumulated(table: dict[str, list[float]], step: int) -> None:
     table[PUSH] = pushes
 
 
-def per_frame(name: str, places: list[float]) -> list[float]:
-    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first."""
-    pairs = itertools.pairwise(places)
+def added_up(table: dict[str, list[float]], names: Sequence[str], step: int) -> None:
+    """The same for values that simply add up (zoom: multiply), one after the other."""
+    for name in names:
+        column = table[name]
+        parts = [column[i - step + 1 : i + 1] for i in range(step, len(column), step)]
+        table[name] = [column[0], *(rounded(math.prod(part) if name == "zoom" else math.fsum(part)) for part in parts)]
+
+
+def per_frame(name: str, places: list[float], around: bool = False) -> list[float]:
+    """The move into every frame of a curve that holds places: differences, of zoom ratios. None into the first, or,
+    around, that from the last one."""
+    pairs = itertools.pairwise([places[-1] if around else places[0], *places])
     if name == "zoom":
-        return [1.0, *(rounded(after / before) for before, after in pairs)]
-    return [0.0, *(rounded(after - before) for before, after in pairs)]
+        return [rounded(after / before) for before, after in pairs]
+    return [rounded(after - before) for before, after in pairs]
 
 
 def _only_curves(scene: bpy.types.Scene) -> dict[str, bpy.types.FCurve] | None:

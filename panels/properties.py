@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 from bpy.props import (
+    BoolProperty,
     CollectionProperty,
     EnumProperty,
     FloatProperty,
@@ -15,6 +18,10 @@ from bpy.props import (
 
 from ..koshi_backend.models.registry import MODELS as KNOWN
 from ..koshi_backend.models.registry import ModelInfo
+from ..operators import markers
+from .curve_properties import MORE, MotionCurves, PictureCurves, TimeCurves
+from .prompt_properties import KoshiPrompt
+from .setting_properties import DepthSettings, PictureSettings, TimeSettings
 
 
 def _about(info: ModelInfo) -> str:
@@ -39,6 +46,11 @@ MODES = (
 
 MOTION_SOURCES = (
     ("CURVES", "Curves", "The zoom, angle and translation values below, per frame"),
+    (
+        "3D",
+        "Curves in 3D",
+        "As in Deforum's 3D mode: translation and rotation of the view over a depth, with zoom and angle first",
+    ),
     (
         "CAMERA",
         "Camera, Flat",
@@ -92,25 +104,16 @@ SCHEDULES = (
     "noise",
     "guidance",
 )
+MORE_SCHEDULES = MORE  # the same, named in a shot only where they differ from their defaults
 
 
-class KoshiPrompt(bpy.types.PropertyGroup):
-    """One prompt, valid from its frame up to the next one's."""
-
-    frame: IntProperty(
-        name="Frame",
-        description="Scene frame from which this prompt counts",
-        default=1,
-        options=set(),
-    )
-    text: StringProperty(
-        name="Prompt",
-        description="What the picture shows, in words",
-        options=set(),
-    )
+def _markers_switched(settings: Any, context: bpy.types.Context) -> None:
+    (markers.show_all if settings.prompt_markers else markers.hide_all)(settings.id_data)
 
 
-class KoshiSettings(bpy.types.PropertyGroup):
+class KoshiSettings(
+    MotionCurves, PictureCurves, TimeCurves, TimeSettings, PictureSettings, DepthSettings, bpy.types.PropertyGroup
+):
     """Koshi's settings of one scene."""
 
     zoom: FloatProperty(
@@ -280,6 +283,14 @@ class KoshiSettings(bpy.types.PropertyGroup):
     )
     prompts: CollectionProperty(type=KoshiPrompt)
     prompts_index: IntProperty(name="Active Prompt", options=set())
+    prompt_markers: BoolProperty(
+        name="Markers",
+        description="Show the prompts as markers on the timeline, to be moved with the mouse. Deleting a marker takes "
+        "its prompt off the timeline, duplicating it lets the prompt come again there",
+        default=True,
+        update=_markers_switched,
+        options=set(),
+    )
 
 
 CLASSES = (KoshiPrompt, KoshiSettings)

@@ -9,41 +9,8 @@ import bpy
 
 from ..operators import compat, start, state
 from ..operators.camera import picture_size
+from . import prompts
 from .preferences import draw_error, wrapped
-
-
-class KOSHI_UL_prompts(bpy.types.UIList):
-    """Prompts in the order of their frames."""
-
-    bl_idname = "KOSHI_UL_prompts"
-
-    def draw_item(
-        self,
-        context: bpy.types.Context,
-        layout: bpy.types.UILayout,
-        data: Any,
-        item: Any,
-        icon: int,
-        active_data: Any,
-        active_property: str,
-        index: int = 0,
-        flt_flag: int = 0,
-    ) -> None:
-        row = layout.row(align=True)
-        frame = row.row()
-        frame.ui_units_x = 2.5
-        frame.prop(item, "frame", text="", emboss=False)
-        row.prop(item, "text", text="", emboss=False, placeholder="What the picture shows")
-
-    def filter_items(
-        self, context: bpy.types.Context, data: Any, property: str
-    ) -> tuple[list[int], list[int]]:
-        prompts = getattr(data, property)
-        order = sorted(range(len(prompts)), key=lambda i: prompts[i].frame)
-        places = [0] * len(prompts)
-        for place, index in enumerate(order):
-            places[index] = place
-        return [], places
 
 
 class _Main:
@@ -92,29 +59,6 @@ class _Main:
             column.prop(scene.koshi, "model_path")
 
 
-class _Prompts:
-    bl_order = 1  # after the preview
-    bl_label = "Prompts"
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
-
-    def draw(self, context: bpy.types.Context) -> None:
-        layout = self.layout
-        settings = compat.edited_scene(context).koshi
-        row = layout.row()
-        row.template_list("KOSHI_UL_prompts", "", settings, "prompts", settings, "prompts_index", rows=3)
-        buttons = row.column(align=True)
-        buttons.operator("koshi.prompt_add", text="", icon='ADD')
-        buttons.operator("koshi.prompt_remove", text="", icon='REMOVE')
-        if not len(settings.prompts):
-            layout.label(text="Add a prompt with the plus", icon='INFO')
-        elif 0 <= settings.prompts_index < len(settings.prompts):
-            prompt = settings.prompts[settings.prompts_index]
-            column = layout.column()
-            column.use_property_split = False
-            column.prop(prompt, "text", text="")
-
-
 class _Motion:
     bl_order = 2  # after the preview
     bl_label = "Motion"
@@ -137,9 +81,7 @@ class _Motion:
         column = layout.column()
         column.prop(settings, "zoom")
         column.prop(settings, "angle")
-        column = layout.column(align=True)
-        for name in ("translation_x", "translation_y", "translation_z"):
-            column.prop(settings, name)
+        _columns(layout, settings, ("translation_x", "translation_y", "translation_z"))
         column = layout.column(align=True)
         column.operator("koshi.bake_camera", icon='FCURVE')
         column.operator("koshi.bake_curves", icon='CAMERA_DATA')
@@ -166,42 +108,153 @@ class _Feedback:
         fixed.prop(settings, "steps")
 
 
-class KOSHI_PT_view3d(_Main, bpy.types.Panel):
-    bl_space_type = 'VIEW_3D'
+class _Perspective:
+    bl_label = "Centre and Perspective"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        _columns(layout, settings, ("transform_center_x", "transform_center_y"))
+        _columns(layout, settings, tuple(f"perspective_flip_{name}" for name in ("theta", "phi", "gamma", "fv")))
+        _fixed(layout).prop(settings, "border")
 
 
-class KOSHI_PT_view3d_prompts(_Prompts, bpy.types.Panel):
-    bl_space_type = 'VIEW_3D'
-    bl_parent_id = "KOSHI_PT_view3d"
+class _In3D:
+    bl_label = "3D"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return compat.edited_scene(context).koshi.motion_source == '3D'
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        _columns(layout, settings, ("rotation_3d_x", "rotation_3d_y", "rotation_3d_z"))
+        _columns(layout, settings, ("fov", "aspect_ratio"))
+        depth = _fixed(layout)
+        depth.prop(settings, "depth_source")
+        if settings.depth_source == "files":
+            depth.prop(settings, "depth_files")
+            depth.prop(settings, "depth_near")
+            depth.prop(settings, "depth_spacing")
+        elif settings.depth_source == "model":
+            depth.prop(settings, "depth_model")
+        if settings.depth_source in ("files", "model"):
+            span = depth.column(align=True)
+            span.prop(settings, "depth_nearest")
+            span.prop(settings, "depth_farthest")
 
 
-class KOSHI_PT_view3d_motion(_Motion, bpy.types.Panel):
-    bl_space_type = 'VIEW_3D'
-    bl_parent_id = "KOSHI_PT_view3d"
+class _Colours:
+    bl_label = "Colours and Detail"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        _fixed(layout).prop(settings, "color_mode")
+        column = layout.column()
+        column.active = settings.color_mode != "none"
+        column.prop(settings, "color_match")
+        _fixed(column).prop(settings, "color_reference")
+        _columns(layout, settings, ("contrast", "sharpen"))
 
 
-class KOSHI_PT_view3d_feedback(_Feedback, bpy.types.Panel):
-    bl_space_type = 'VIEW_3D'
-    bl_parent_id = "KOSHI_PT_view3d"
+class _Noise:
+    bl_label = "Noise"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        fixed = _fixed(layout)
+        fixed.prop(settings, "noise_type")
+        fixed.prop(settings, "noise_mode")
+        if settings.noise_mode == "slerp":
+            fixed.prop(settings, "noise_delta")
+        fixed.prop(settings, "noise_scale")
+        column = layout.column(align=True)
+        column.active = settings.noise_mode == "subseed"
+        column.prop(settings, "subseed")
+        column.prop(settings, "subseed_strength")
 
 
-class KOSHI_PT_sequencer(_Main, bpy.types.Panel):
-    bl_space_type = 'SEQUENCE_EDITOR'
+class _Time:
+    bl_order = 4
+    bl_label = "Time"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        layout.column().prop(settings, "cadence")
+        fixed = _fixed(layout)
+        fixed.prop(settings, "inbetween")
+        fixed.prop(settings, "loop")
+        if settings.loop == "seamless":
+            fixed.prop(settings, "seam")
+        fixed.prop(settings, "interpolation")
+        fixed.prop(settings, "audio")
 
 
-class KOSHI_PT_sequencer_prompts(_Prompts, bpy.types.Panel):
-    bl_space_type = 'SEQUENCE_EDITOR'
-    bl_parent_id = "KOSHI_PT_sequencer"
+class _Keyframes:
+    bl_label = "Keyframes"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        fixed = _fixed(layout)
+        fixed.prop(settings, "keyframe_every")
+        fixed.prop(settings, "keyframe_prompts")
+        column = layout.column()
+        column.active = bool(settings.keyframe_every or settings.keyframe_prompts)
+        column.prop(settings, "keyframe_strength")
 
 
-class KOSHI_PT_sequencer_motion(_Motion, bpy.types.Panel):
-    bl_space_type = 'SEQUENCE_EDITOR'
-    bl_parent_id = "KOSHI_PT_sequencer"
+class _Closed:
+    bl_category = "Koshi"
+    bl_region_type = 'UI'
+    bl_options = {'DEFAULT_CLOSED'}
 
 
-class KOSHI_PT_sequencer_feedback(_Feedback, bpy.types.Panel):
-    bl_space_type = 'SEQUENCE_EDITOR'
-    bl_parent_id = "KOSHI_PT_sequencer"
+def _in(space: str, name: str) -> list[type[bpy.types.Panel]]:
+    """All of the tab's panels for one editor, parents first."""
+    parts = (
+        ("", "", (_Main,)),
+        ("_prompts", "", (prompts.Prompts,)),
+        ("_blending", "_prompts", (prompts.Blending, _Closed)),
+        ("_motion", "", (_Motion,)),
+        ("_3d", "_motion", (_In3D, _Closed)),
+        ("_perspective", "_motion", (_Perspective, _Closed)),
+        ("_feedback", "", (_Feedback,)),
+        ("_colours", "_feedback", (_Colours, _Closed)),
+        ("_noise", "_feedback", (_Noise, _Closed)),
+        ("_time", "", (_Time, _Closed)),
+        ("_keyframes", "_time", (_Keyframes, _Closed)),
+    )
+    made = []
+    for suffix, parent, bases in parts:
+        about = {"bl_space_type": space, "__module__": __name__}
+        if suffix:
+            about["bl_parent_id"] = f"KOSHI_PT_{name}{parent}"
+        made.append(type(f"KOSHI_PT_{name}{suffix}", (*bases, bpy.types.Panel), about))
+    return made
+
+
+def _columns(layout: bpy.types.UILayout, settings: Any, names: tuple[str, ...]) -> None:
+    column = layout.column(align=True)
+    for name in names:
+        column.prop(settings, name)
+
+
+def _fixed(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """A column of what holds for a whole shot: nothing to keyframe."""
+    column = layout.column()
+    column.use_property_decorate = False
+    return column
 
 
 def _factor() -> float:
@@ -230,15 +283,5 @@ def _draw_lines(
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (
-        KOSHI_UL_prompts,
-        KOSHI_PT_view3d,
-        KOSHI_PT_view3d_prompts,
-        KOSHI_PT_view3d_motion,
-        KOSHI_PT_view3d_feedback,
-        KOSHI_PT_sequencer,
-        KOSHI_PT_sequencer_prompts,
-        KOSHI_PT_sequencer_motion,
-        KOSHI_PT_sequencer_feedback,
-    )
+    (*prompts.LISTS, *_in('VIEW_3D', "view3d"), *_in('SEQUENCE_EDITOR', "sequencer"))
 )

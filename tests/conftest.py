@@ -22,6 +22,7 @@ def set_own_folders(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Point everything Koshi writes outside its output folder into `folder`."""
     patch.setenv("KOSHI_STORE", str(folder / "store"))
     patch.setenv("KOSHI_CACHE", str(folder / "cache"))
+    patch.setenv("KOSHI_DATA", str(folder / "data"))
     patch.setenv("KOSHI_CONNECTION", str(folder / "connection.json"))
 
 

@@ -426,7 +426,7 @@ def test_without_backend_python_the_way_out_is_told(blender: Blender, tmp_path: 
     blend = blender.scene(tmp_path / "shot.blend")
     elsewhere = {"KOSHI_CONNECTION": str(tmp_path / "none.json")}
     error = blender.koshi(blend, "render", code=1, KOSHI_PYTHON="", **elsewhere)["error"]
-    assert error["code"] == "backend_not_set" and "README" in error["hint"]
+    assert error["code"] == "backend_not_set" and "Set Up Backend" in error["hint"]
     error = blender.koshi(blend, "render", code=1, KOSHI_PYTHON=str(tmp_path / "no" / "python"), **elsewhere)[
         "error"
     ]

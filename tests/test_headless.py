@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 from test_engine import scene_file
 
-from koshi_backend.settings import SCHEDULES, Depth, Feedback, Guides, Motion
+from koshi_backend.settings import SCHEDULES, Depth, Feedback, Guides, Motion, Time
 from koshi_backend.shot import load_shot
 
 pytest_plugins = ("blender_scripts.fixtures",)
@@ -93,21 +93,63 @@ def course(pick: random.Random, frames: int, low: float, high: float) -> float |
     return values if len(set(values)) > 1 else values[0]
 
 
-def any_shot(pick: random.Random) -> dict[str, Any]:
+def any_more(pick: random.Random, frames: int, song: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Schedules and settings that a shot names only where they are not what it means without them."""
+    spans = {
+        "transform_center_x": (0, 1), "perspective_flip_phi": (-9, 9), "perspective_flip_fv": (20, 90),
+        "rotation_3d_z": (-9, 9), "fov": (20, 90), "aspect_ratio": (0.5, 2), "keyframe_strength": (0, 0.9),
+        "contrast": (0.5, 0.9), "sharpen": (0.1, 1), "color_match": (0.4, 1), "subseed_strength": (0.1, 1),
+    }  # fmt: skip
+    schedules = {name: course(pick, frames, *span) for name, span in spans.items() if pick.random() < 0.4}
+    for name in ("cadence", "subseed"):
+        if pick.random() < 0.4:
+            schedules[name] = [float(pick.randint(2, 9)) for _ in range(frames)]
+            if len(set(schedules[name])) == 1:
+                schedules[name] = schedules[name][0]
+    choices: list[dict[str, Any]] = [
+        {"time": {"loop": "back", "interpolation": 4, "keyframes": {"prompts": True}}},
+        {"time": {"loop": "seamless", "seam": 5, "inbetween": "blend", "keyframes": {"every": 7}}, "audio": song},
+        {"motion": {"source": "3d"}, "depth": {"source": "groups"}},
+        {"motion": {"source": "3d"}, "guides": {"depth": song.replace("song.wav", "depth_####.png")},
+         "depth": {"source": "files", "near": "black", "spacing": "linear", "nearest": 0.25, "farthest": 30.5}},
+        {"motion": {"source": "3d"}, "depth": {"source": "model", "model": "some/other"}},
+        {},
+    ]  # fmt: skip
+    feedback: list[dict[str, Any]] = [
+        {}, {"border": "wrap", "color_mode": "none", "noise_type": "perlin"},
+        {"color_reference": "previous", "noise_mode": "slerp", "noise_delta": 0.25, "noise_scale": 0.9},
+    ]  # fmt: skip
+    return schedules, pick.choice(choices) | {"feedback": pick.choice(feedback)}
+
+
+def any_prompts(pick: random.Random, frames: int) -> list[dict[str, Any]]:
+    """Prompts that take turns, by their frames, and then some that count beside them."""
+    texts = ["a sea at dawn", "ein Wald, Öl auf Leinwand", 'the "old" town\nat night', "`t` trees --neg people"]
+    places = [0, *(sorted(pick.sample(range(1, frames), 2)) if frames > 2 else ())]
+    prompts: list[dict[str, Any]] = [{"frame": k, "text": pick.choice(texts)} for k in places]
+    for prompt in prompts[:-1]:
+        prompt |= pick.choice([{}, {"ease": "sigmoid"}, {"ease": "linear", "negative": "rain"}])
+    if pick.random() < 0.5:
+        beside = {"frame": pick.randrange(frames), "text": "snow", "weight": course(pick, frames, 0, 2)}
+        prompts.append(beside)
+    return prompts
+
+
+def any_shot(pick: random.Random, song: str) -> dict[str, Any]:
     """A shot as `export` writes it, of anything that a scene can hold."""
     frames = pick.randint(1, 24)
     seeds = [pick.randrange(2**23 + 1) for _ in range(frames)] if pick.random() < 0.4 else [7] * frames
-    texts = ["a sea at dawn", "ein Wald, Öl auf Leinwand", 'the "old" town\nat night']
-    prompts = [{"frame": 0, "text": pick.choice(texts)}]
-    if frames > 2:
-        prompts += [{"frame": k, "text": pick.choice(texts)} for k in sorted(pick.sample(range(1, frames), 2))]
+    more_schedules, more = any_more(pick, frames, song)
     spans = {"zoom": (0.5, 2), "angle": (-40, 40), "strength": (0, 1), "noise": (0, 1), "guidance": (0, 30)}
     schedules: dict[str, Any] = {}
     for name in ("zoom", "angle", "translation_x", "translation_y", "translation_z", "strength", "noise", "guidance"):
         schedules[name] = course(pick, frames, *spans.get(name, (-70.0, 70.0)))
+    schedules |= more_schedules
     if len(set(seeds)) > 1:
         schedules["seed"] = seeds
+    condition = pick.choice(["start", "reference", "both"])
     return {
+        **more,
         "koshi": 1,
         "model": pick.choice(["koshi-tiny", "flux.2-klein-4b", "flux.1-dev"]),
         "width": 16 * pick.randint(4, 60),
@@ -117,9 +159,9 @@ def any_shot(pick: random.Random) -> dict[str, Any]:
         "frames": frames,
         "seed": seeds[0],
         "steps": pick.randint(1, 60),
-        "prompts": prompts,
+        "prompts": any_prompts(pick, frames),
         "schedules": schedules,
-        "feedback": {"carry": "pixels", "condition": pick.choice(["start", "reference", "both"])},
+        "feedback": {"carry": "pixels", "condition": condition, **more["feedback"]},
         "strength_convention": "denoise",
     }
 
@@ -131,10 +173,13 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "absolute": {"frames": 3, "schedules": {"zoom": [1, 2, 6]}, "motion": {"absolute": ["zoom"]}},
     "dev": {"frames": 2, "model": "flux.1-dev"},
     "more": {
-        "frames": 2, "prompts": [{"text": "a", "negative": "b"}], "schedules": {"fov": 60, "zoom": 1.5},
-        "motion": {"source": "3d"}, "feedback": {"noise_type": "perlin", "noise_delta": 0.05}, "init_image": "a.png",
-        "guides": {"depth": None}, "new": 1, "frame_step": 2,
+        "frames": 2, "prompts": [{"text": "a", "negative": "b"}], "schedules": {"fov": 60, "zoom": 1.5, "new": 1},
+        "motion": {"source": "flow"}, "feedback": {"carry": "none", "noise_delta": 0.05}, "init_image": "a.png",
+        "guides": {"depth": None, "video": "a.mp4"}, "new": 1, "frame_step": 2,
+        "time": {"keyframes": {"frames": [1], "every": 2}},
     },
+    "iter": {"frames": 4, "seed_behavior": "iter", "schedules": {"cadence": 2.5}},
+    "math": {"frames": 9, "prompts": [{"text": "a"}, {"frame": "max_f/2", "text": "b", "weight": "0:(0), 8:(1)"}]},
     "zoom": {"frames": 2, "schedules": {"zoom": 30}},
     "seeds": {"frames": 2, "seed": 2**23, "seed_behavior": "iter"},
     "text": {"frames": 2, "schedules": {"zoom": "0:(1.0"}},
@@ -149,7 +194,8 @@ def exchanged(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Shots by file name, and what Blender made of them."""
     folder = tmp_path_factory.mktemp("shots")
     pick = random.Random(7)
-    shots = {f"any{k:02d}": any_shot(pick) for k in range(40)}
+    (folder / "song.wav").touch()
+    shots = {f"any{k:02d}": any_shot(pick, str(folder / "song.wav")) for k in range(40)}
     shots |= {name: {"koshi": 1, "prompts": [{"text": "a sea"}]} | more for name, more in BY_HAND.items()}
     for name, shot in shots.items():
         (folder / f"{name}.koshi.json").write_text(json.dumps(shot), encoding="utf-8")
@@ -175,7 +221,7 @@ def test_keys_are_those_that_were_written(exchanged: Exchanged) -> None:
 
 def test_import_means_what_the_backend_means(exchanged: Exchanged) -> None:
     shots, seen = exchanged
-    for name in ("keys", "deforum", "ladder", "absolute", "dev"):
+    for name in ("keys", "deforum", "ladder", "absolute", "dev", "math"):
         assert seen["left"][f"{name}.koshi.json"] == []
         wanted, got = load_shot(shots[name]), load_shot(seen["shots"][f"{name}.koshi.json"])
         for schedule, values in wanted.values.items():
@@ -184,23 +230,28 @@ def test_import_means_what_the_backend_means(exchanged: Exchanged) -> None:
         for field in ("model", "width", "height", "fps", "frame_start", "frames", "steps"):
             assert getattr(got, field) == getattr(wanted, field), field
         assert got.feedback == wanted.feedback
+        for index in range(wanted.frames):
+            said = [{part.text: part.weight for part in shot.texts.at(index)} for shot in (got, wanted)]
+            assert said[0] == pytest.approx(said[1])
 
 
 def test_what_a_scene_cannot_hold_is_listed(exchanged: Exchanged) -> None:
     left = exchanged[1]["left"]["more.koshi.json"]
     assert sorted(left) == [
-        "feedback.noise_type", "frame_step", "init_image", "motion.source", "new", "prompts[0].negative",
-        "schedules.fov",
+        "feedback.carry", "frame_step", "guides.video", "init_image", "motion.source", "new", "schedules.new",
+        "time.keyframes.frames",
     ]  # fmt: skip
+    assert exchanged[1]["left"]["iter.koshi.json"] == ["seed_behavior"]
 
 
 def test_the_tables_are_the_backends(exchanged: Exchanged) -> None:
     tables = exchanged[1]["tables"]
     assert tables["defaults"] == {name: SCHEDULES[name].default for name in tables["defaults"]}
-    for name, model in (("feedback", Feedback()), ("motion", Motion()), ("guides", Guides()), ("depth", Depth())):
+    models = {"feedback": Feedback(), "motion": Motion(), "guides": Guides(), "depth": Depth(), "time": Time()}
+    for name, model in models.items():
         defaults = model.model_dump(mode="json")
-        defaults.pop("condition", None)  # read, not fixed
-        defaults.pop("absolute", None)
+        for read in tables["read"][name]:
+            defaults.pop(read)
         assert tables["fixed"][name] == defaults, name
 
 
@@ -230,7 +281,7 @@ def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) 
     assert error["code"] == "not_carried" and "motion.source" in error["message"] and "--partial" in error["hint"]
     assert "a scene holds 0.1 to 10" in run("zoom.koshi.json", code=1)["error"]["message"]
     assert not blend.exists()
-    assert "fov" in str(run("more.koshi.json", "--partial")["not_carried"])
+    assert "video" in str(run("more.koshi.json", "--partial")["not_carried"])
     done = run("keys.koshi.json", "--save", blend)
     assert (done["ok"], done["frames"], done["not_carried"]) == (True, 48, [])
     exported = tmp_path / "again.koshi.json"

@@ -187,7 +187,11 @@ REACHABLE = {
     "bridge_server",
     "bridge_server.client",
     "bridge_server.protocol",
+    "bridge_server.setup",
+    "bridge_server.setup.place",
+    "bridge_server.setup.requirements",
     "koshi_backend.schedules",
+    "koshi_backend.paths",
     "koshi_backend.seeds",
     "koshi_backend.errors",
     "koshi_backend.models.registry",  # standard library only: one list of models for both sides
@@ -267,7 +271,7 @@ def test_the_backend_knows_no_blender_and_no_sockets() -> None:
             tops = {name.partition(".")[0] for name in names}
             wrong += [
                 f"{name_of(path)}: {top}"
-                for top in tops & {"bpy", "mathutils", "socket", "socketserver", "diffusers"}
+                for top in tops & {"bpy", "mathutils", "socket", "socketserver", "diffusers", "peft"}
             ]
             if "bridge_server" in tops and path.name != "cli.py":  # `koshi serve` starts the server
                 wrong.append(f"{name_of(path)}: bridge_server")
@@ -316,6 +320,10 @@ ALLOWED: dict[tuple[str, str], str] = {
         "bridge_server/supervisor.py",
         "asyncio.create_subprocess_exec",
     ): "starts the worker in the server's Python",
+    ("bridge_server/setup/pythons.py", "subprocess"): "asks each Python that it finds for its version",
+    ("bridge_server/setup/requirements.py", "subprocess"): "asks NVIDIA's own tool whether there is a card",
+    ("bridge_server/setup/running.py", "subprocess"): "runs pip or uv in the set-up's own program, never a shell",
+    ("bridge_server/setup/start.py", "subprocess"): "starts the set-up's program, never a shell",
     ("operators/guides.py", "subprocess"): "starts Blender's own program to render guides, never a shell",
     ("bridge_server/worker.py", "ctypes"): "Linux ends the worker together with the server (prctl)",
 }

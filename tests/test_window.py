@@ -116,6 +116,20 @@ def test_killing_the_backend(window: Window) -> None:
     assert seen["told"]["stored"] >= seen["killed"]["shown"]
 
 
+def test_dragging_a_prompts_marker(window: Window) -> None:
+    seen = window.play("markers")
+    assert seen["begin"] == [["“a calm sea at dawn, photo”", 1], ["“a forest”", 20]]
+    dragged = seen["dragged"]["frame"]
+    assert dragged > 25 and seen["dragged"]["marker"] == dragged
+    assert seen["dragged"]["kept"] == dragged  # noted when the timeline was drawn, while the mouse was still down
+    assert seen["heard"] == [0, dragged - 1]
+    assert seen["undone"] == {"frame": 20, "marker": 20, "kept": 20}
+    assert seen["redone"]["frame"] == dragged
+    assert seen["renamed"] == {"frame": dragged, "name": "Act 2"}
+    assert seen["deleted"] == {"off": [False, True], "heard": [0]}
+    assert seen["back"] == {"off": [False, False], "heard": [0, dragged - 1]}
+
+
 # The longest that Blender's main thread may be away from a timer of 1 ms, what Blender's threads together may work in
 # that time, and how long a tick of the operator may last, in seconds. CONTRIBUTING.md has what was observed: .047 to
 # .224 (with how busy the processors are), .134, .011.

@@ -116,6 +116,7 @@ def backend_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     environment = {
         **os.environ,
         "KOSHI_CACHE": str(root / "cache"),
+        "KOSHI_DATA": str(root / "data"),
         "KOSHI_STORE": str(root / "store"),
         "KOSHI_CONNECTION": str(root / "connection.json"),
         "KOSHI_PYTHON": sys.executable,

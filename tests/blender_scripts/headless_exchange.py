@@ -33,5 +33,7 @@ for path in sorted(Path(folder).glob("*.koshi.json")):
         ]
         for curve in compat.fcurves(scene) or ()
     }
-out["tables"] = {"defaults": shot_file.DEFAULTS, "fixed": shot_file.FIXED}
+fields = koshi("operators.shot_fields").fields
+read = {name: sorted({*shot_file.READ.get(name, ()), *fields(name)}) for name in shot_file.FIXED}
+out["tables"] = {"defaults": shot_file.DEFAULTS, "fixed": shot_file.FIXED, "read": read}
 result(out)

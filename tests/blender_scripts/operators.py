@@ -23,10 +23,10 @@ scene.frame_set(4)
 bpy.ops.koshi.prompt_add()
 scene.frame_set(2)
 bpy.ops.koshi.prompt_add()
-out["prompts"] = [[p.frame, p.text] for p in settings.prompts]
+out["prompts"] = sorted([p.frame, p.text] for p in settings.prompts)
 out["again"] = list(bpy.ops.koshi.prompt_add())
 bpy.ops.koshi.prompt_remove()
-out["removed"] = [p.frame for p in settings.prompts]
+out["removed"] = sorted(p.frame for p in settings.prompts)
 settings.prompts.clear()
 try:
     bpy.ops.koshi.render()
