@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's business: benchmarks measure, tests do not.
+settings.register_profile("koshi", deadline=None)
+settings.load_profile("koshi")
 
 ROOT = Path(__file__).resolve().parent.parent
 BLENDERS = ("4.2", "4.5", "5.0", "5.1", "5.2")
