@@ -34,7 +34,7 @@ TOWERS = (
 )  # fmt: skip
 BOAT_KEYS = ((1, (-1.9, -1.6, 0.0)), (48, (1.1, 0.2, 0.0)))  # it sails by itself
 ZOOM_KEYS = ((1, 1.0), (24, 1.004), (48, 1.0))
-STRENGTH_KEYS = ((1, 0.35), (24, 0.25), (30, 0.5), (48, 0.3))
+STRENGTH_KEYS = ((1, 0.35), (4, 0.15), (24, 0.15), (29, 0.5), (34, 0.22), (48, 0.18))
 PROMPTS = ((1, "a modern city at sunset, photo"), (25, "a modern city at night, photo"))
 
 

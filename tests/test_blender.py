@@ -50,7 +50,10 @@ def test_zip_carries_what_runs_and_nothing_else(extension_zip: Path) -> None:
     assert folders == {"panels", "operators", "bridge_server", "koshi_backend"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     files = {name for name in names if "/" not in name}
-    assert files <= {"blender_manifest.toml", "__init__.py", "LICENSE", "README.md", "NOTICE"}
+    # The last two say which packages the set-up installs, and in which versions.
+    assert files <= {
+        "blender_manifest.toml", "__init__.py", "LICENSE", "README.md", "NOTICE", "pyproject.toml", "constraints.txt"
+    }  # fmt: skip
 
 
 def test_manifest_is_valid(blender: Blender, extension_zip: Path) -> None:

@@ -148,8 +148,8 @@ def test_the_command_measures_koshi_tiny(tmp_path: Path, capsys: pytest.CaptureF
         assert sum(row[kind] for kind in KINDS) == pytest.approx(1.0, abs=1e-6)
     assert len(found["channels"]) == GROUPS * EACH
     assert found["groups"][0]["scene"] is None  # one picture a scene
-    # koshi-tiny's 32 channels are a rotated PCA: no group is special, but the PCA's fours are.
-    assert found["p_pca"] < 0.05 < found["p_differ"]
+    # koshi-tiny's 32 channels are a rotated PCA: no group is what it is named for, and the PCA's fours stand out.
+    assert found["verdict"] == "refuted" and found["p_pca"] < 0.05 < found["p_names"]  # .005 and .12
     assert found["pca"][0]["share"] > 0.8 > 3 * max(g["share"] for g in found["groups"])
     assert found["superposition"] > 0.9
     assert abs(found["depth"]["gain"]["magnification"] - 1) < 0.01 < found["depth"]["picture"]["magnification"] - 1

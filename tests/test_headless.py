@@ -299,7 +299,7 @@ def test_doctor(blender: Blender, tmp_path: Path) -> None:
     assert report["ok"] and report["backend"]["ok"]
     found = {check["name"]: check["found"] for check in report["blender"]["checks"]}
     assert found["Blender"].startswith(blender.version) and "koshi 0.1.0" in found["extension"]
-    for python, words in (("", "does not know yet"), (blender.python, "The backend's own check failed")):
+    for python, words in (("", "not set up yet"), (blender.python, "The backend's own check failed")):
         nowhere = {"KOSHI_PYTHON": python, "KOSHI_CONNECTION": str(tmp_path / "none.json")}
         ended = blender.run("--command", "koshi", "doctor", code=1, **nowhere)
         assert words in ended.stdout and "FAIL" in ended.stdout and "no backend runs" in ended.stdout
