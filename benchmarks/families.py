@@ -73,11 +73,14 @@ CASES = (
 
 class RandomText(PromptEncoder):
     def __init__(self, case: Case, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__(device, dtype)
         self._shape, self._place = (1, case.words, case.config.context), {"device": device, "dtype": dtype}
         self._pooled = case.config.pooled if isinstance(case.config, Flux1Config) else None
 
-    def _encode(self, prompt: str) -> TextState:
+    def _tokens(self, prompt: str) -> list[torch.Tensor]:
+        return []
+
+    def _run(self, given: list[torch.Tensor]) -> TextState:
         pooled = None if self._pooled is None else torch.randn(1, self._pooled, **self._place)
         return TextState(torch.randn(self._shape, **self._place), pooled)
 

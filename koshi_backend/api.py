@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .arguments import Picture
 from .calls import named, passing
-from .models.placement import Offload
+from .models.budget import Wanted
+from .models.quantise import Quantise
 from .models.registry import FluxVersion
 from .pipeline import Pipeline, Version
 from .quality import Quality
@@ -27,19 +28,26 @@ def create_pipeline(
     enable_sequential_offload: bool = False,
     *,
     quality: Quality = "normal",
+    offload: Wanted | None = None,
+    vram: float | None = None,
+    quantize: Quantise | None = None,
 ) -> Pipeline:
     """A pipeline for a model. Nothing is loaded or downloaded before the first picture.
 
     version: a FluxVersion, a model's name or its path. None: FLUX.2 Klein 4B on a CUDA machine, else koshi-tiny.
     device, dtype: chosen by what there is when None; "cuda" without CUDA becomes the processor, with a warning.
     enable_cpu_offload: a part of the model is on the device only while it works. enable_sequential_offload: so is each
-        block of it; it goes before the other. quality: draft, normal or final, where a call names no steps.
+        block of it; it goes before the other. offload: the same in a word, which goes before both: none, model, block,
+        or auto, what the model's size and the free memory call for. vram: GB of the card that may be used.
+    quantize: fp8, int8 or nf4, which the transformer's layers are made while they are loaded; or none.
+    quality: draft, normal or final, where a call names no steps.
     Raises KoshiError("unknown_model").
     """
     if version is None:
         version = FluxVersion.FLUX_2_KLEIN_4B if torch.cuda.is_available() else FluxVersion.KOSHI_TINY
-    offload: Offload | None = "block" if enable_sequential_offload else "model" if enable_cpu_offload else None
-    return Pipeline(version, device, dtype, offload, quality)
+    if offload is None and (enable_sequential_offload or enable_cpu_offload):
+        offload = "block" if enable_sequential_offload else "model"
+    return Pipeline(version, device, dtype, offload, quality, vram, quantize)
 
 
 @passing(Pipeline.generate_image)

@@ -18,8 +18,11 @@ from .errors import Cancelled
 from .footage import check_footage
 from .frame import Maker
 from .keys import Painter, frame_key
-from .models.placement import Offload
+from .models.budget import Wanted
 from .models.pool import load_model, pick_device, pick_dtype
+from .models.quantise import Quantise, pick_quantise
+from .models.shortage import out_of_memory_explained
+from .models.surviving import surviving
 from .moves import Moves
 from .shot import Shot
 from .store import Entry, FrameStore
@@ -54,20 +57,23 @@ def render_shot(
     store: FrameStore | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-    offload: Offload | None = None,
+    offload: Wanted | None = None,
+    vram: float | None = None,
+    quantize: Quantise | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Frame]:
     """All that comes out of the shot, in order, from the store where it is there, else made and stored.
 
-    The model is loaded when the first frame has to be made, and stays loaded. device, dtype, offload: as `pick_device`,
-    `pick_dtype` and `pick_offload` choose when None.
+    The model is loaded when the first frame has to be made, and stays loaded. device, dtype, offload, vram,
+    quantize: as `pick_device`, `pick_dtype`, `pick_offload`, `pick_vram` and `pick_quantise` choose when None. A frame
+    for which memory runs out is made once more at the next policy of offloading; nothing is stored of the first try.
     Raises KoshiError, and Cancelled when cancelled() turns true; frames yielded before are kept.
     """
     check_footage(shot)
     store = store if store is not None else FrameStore()
     where = pick_device(device)
-    kind = pick_dtype(where, dtype)
+    kind, narrow = pick_dtype(where, dtype), pick_quantise(quantize)
     tell, stop = progress or (lambda _: None), cancelled or (lambda: False)
     loaded: Maker | None = None
 
@@ -75,12 +81,12 @@ def render_shot(
         nonlocal loaded
         if loaded is None:
             tell(Progress(at, 0, shot.steps, f"loading {shot.model}"))
-            loaded = Maker(shot, load_model(shot.model, where, kind, offload), moves)
+            loaded = Maker(shot, load_model(shot.model, where, kind, offload, vram, narrow), moves)
         return loaded
 
     # Depth may be read from the model's latents, also where every frame that it makes is there.
     moves = Moves(shot, where, lambda picture: maker(0).model.encode_picture(picture))
-    made = _Made(shot, store, Painter.of(shot, where, kind), maker, tell, stop)
+    made = _Made(shot, store, Painter.of(shot, where, kind, narrow), maker, tell, stop)
     betweens = Betweens(shot, store, moves, where)
     for index, spot in enumerate(shot.film):
         if stop():
@@ -88,7 +94,9 @@ def render_shot(
         if spot.first == spot.second:
             key, png, stored = made.frame(spot.first)
         else:
-            key, png, stored = betweens.picture(spot, made.ends(spot), made.entry)
+            ends = made.ends(spot)
+            with out_of_memory_explained("making a picture between two frames", where):
+                key, png, stored = betweens.picture(spot, ends, made.entry)
         yield Frame(index, shot.film_number(index), key, png, stored)
 
 
@@ -165,7 +173,11 @@ class _Made:
             self._tell(Progress(index, k, n, f"frame {self._shot.number(index)}"))
 
         first = self.entry(0) if index >= self._shot.seam else None
-        entry = self._maker(index).make(index, previous, on_step=step, cancelled=self._stop, first=first)
+        maker = self._maker(index)
+        doing = f"making frame {self._shot.number(index)}"
+        entry = surviving(
+            maker.model, doing, lambda: maker.make(index, previous, on_step=step, cancelled=self._stop, first=first)
+        )
         self._store.put(self.key(index), entry)
         return entry
 

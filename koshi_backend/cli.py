@@ -21,8 +21,19 @@ from typing import Any, NoReturn
 from . import __version__
 from .environment import prepare
 from .errors import Cancelled, KoshiError
+from .models_command import add_actions
 from .paths import cache_folder
 
+_OFFLOAD: dict[str, Any] = {
+    "choices": ("auto", "none", "model", "block"),
+    "help": "what leaves the card while it is not needed: nothing, whole networks, or all but the block that computes; "
+    "default: as much as the free memory calls for",
+}
+_VRAM: dict[str, Any] = {"type": float, "metavar": "GB", "help": "of the card that may be used; default: what is free"}
+_QUANTIZE: dict[str, Any] = {
+    "choices": ("none", "fp8", "int8", "nf4"),
+    "help": "make the transformer's layers narrow while it is loaded; default: as its files have them",
+}
 _LORA: dict[str, Any] = {
     "action": "append", "default": [], "metavar": "FILE[:WEIGHT]",
     "help": "a LoRA; may be repeated; in animate a weight may be a schedule, 0:(0), 24:(1)",
@@ -46,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpcore", "huggingface_hub", "transformers"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if arguments[:1] == ["serve"]:  # has options of its own
         from bridge_server.server import main as serve
@@ -57,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = _run(options)
     except KoshiError as error:
-        return _fail(options, error.as_dict(), str(error))
+        return _fail(options, error.as_dict(), str(error), INTERRUPTED if error.code == "cancelled" else FAILED)
     except (KeyboardInterrupt, Cancelled):
         stopped = KoshiError("cancelled", "Stopped.", "Finished frames are kept.")
         return _fail(options, stopped.as_dict(), str(stopped), INTERRUPTED)
@@ -89,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--motion-only", action="store_true", help="no model: the first picture or a checker, moved")
     animate.add_argument("--lora", **_LORA)
     animate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    animate.add_argument("--quantize", **_QUANTIZE)
+    animate.add_argument("--offload", **_OFFLOAD)
+    animate.add_argument("--vram", **_VRAM)
 
     generate = add("generate", "Draw one picture.")
     generate.add_argument("prompt", help="what the picture shows")
@@ -105,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--lora", **_LORA)
     generate.add_argument("--seed", type=int, help="default: a random one")
     generate.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    generate.add_argument("--quantize", **_QUANTIZE)
+    generate.add_argument("--offload", **_OFFLOAD)
+    generate.add_argument("--vram", **_VRAM)
 
     feedback = add("feedback", "Zoom into a picture and paint it over, again and again: frames and a video.")
     feedback.add_argument("--prompt", required=True, help="what the pictures show")
@@ -131,11 +148,15 @@ def _parser() -> argparse.ArgumentParser:
     feedback.add_argument("--cfg", type=float, help="guidance; default: the model's own")
     feedback.add_argument("--negative", default="", help="what they shall not show, for base models")
     feedback.add_argument("--init-image", type=Path, help="the picture to begin with")
+    feedback.add_argument("--lora", **_LORA)
     feedback.add_argument("--width", type=int, help="default: the model's best, at most 512")
     feedback.add_argument("--height", type=int)
     feedback.add_argument("--fps", type=float, default=12.0, help="default 12")
     feedback.add_argument("--seed", type=int, help="default: a random one")
     feedback.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    feedback.add_argument("--quantize", **_QUANTIZE)
+    feedback.add_argument("--offload", **_OFFLOAD)
+    feedback.add_argument("--vram", **_VRAM)
 
     groups = add("groups", "Measure what the channel groups of a model's latents carry.")
     groups.add_argument("--model", default="koshi-tiny", help="a model's name, folder or file; default koshi-tiny")
@@ -157,8 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--dialect", metavar="NAME", help="which tool wrote IN; default: what its keys say")
     convert.add_argument("--report", type=Path, metavar="FILE", help="what was carried, as text or as JSON (.json)")
 
-    models = add("models", "List the models that Koshi knows, and which are installed.")
-    models.add_argument("--check", metavar="MODEL", help="verify a model's files: a name, folder or file")
+    add_actions(add("models", "List models, fetch them, check them, remove them."))
     add("templates", "List the prompt templates of each model family.")
     commands.add_parser("serve", help="Run the render server that Blender talks to.", add_help=False)
     add("doctor", "Check this installation.")
@@ -169,7 +189,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.command == "animate":
         from .commands import animate
 
-        return animate(options.shot, options.out, options.device, motion_only=options.motion_only, loras=options.lora)
+        return animate(
+            options.shot, options.out, options.device, motion_only=options.motion_only, loras=options.lora,
+            quantize=options.quantize, offload=options.offload, vram=options.vram,
+        )  # fmt: skip
     if options.command == "generate":
         from .commands import generate
 
@@ -192,21 +215,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         from .commands import groups
 
         return groups(options)
-    if options.command == "models" and options.check:
-        from .models.checkpoint_check import as_text as told
-        from .models.checkpoint_check import check_files
-
-        checked = check_files(options.check)
-        if not options.json:
-            print(told(checked))
-        return checked
     if options.command == "models":
-        from .models.catalogue import as_text, list_models
+        from .models_command import models
 
-        listed = list_models()
-        if not options.json:
-            print(as_text(listed))
-        return listed
+        return models(options)
     from .doctor import examine, print_report
 
     report = examine()

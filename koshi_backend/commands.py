@@ -16,7 +16,9 @@ from .chain import render_shot
 from .errors import KoshiError
 from .footage import sound_begins
 from .lora.uses import parse_lora
+from .models.budget import Wanted
 from .models.flux2_model import Flux2Model
+from .models.quantise import Quantise
 from .models.registry import find_traits
 from .outputs import PICTURES, check_file, check_folder, write_whole
 from .preview import motion_frames
@@ -28,10 +30,18 @@ _OTHER_MEDIA = (".avi", ".gif", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v", ".png"
 
 
 def animate(
-    shot_file: Path, out: Path, device: str | None, *, motion_only: bool = False, loras: Sequence[str] = ()
+    shot_file: Path,
+    out: Path,
+    device: str | None,
+    *,
+    motion_only: bool = False,
+    loras: Sequence[str] = (),
+    quantize: Quantise | None = None,
+    offload: Wanted | None = None,
+    vram: float | None = None,
 ) -> dict[str, Any]:
     """Render a shot file to `out`: a folder of %04d.png by frame number, or a video. motion_only: without a model.
-    loras: as `--lora` has them; they come after the shot's own.
+    loras: as `--lora` has them; they come after the shot's own. quantize, offload, vram: as `render_shot` takes them.
 
     Frames are written as they come; files of other names in the folder are left alone.
     """
@@ -41,7 +51,13 @@ def animate(
         shot = load_shot(written | {"loras": [*written["loras"], *map(parse_lora, loras)]})
     _check_out(out)
     line = FrameLine(shot.film_frames, True)
-    drawn = motion_frames(shot) if motion_only else render_shot(shot, device=device, progress=line.step)
+    drawn = (
+        motion_frames(shot)
+        if motion_only
+        else render_shot(
+            shot, device=device, quantize=quantize, offload=offload, vram=vram, progress=line.step
+        )
+    )
     frames = line.over(drawn)
     if is_video(out):
         write_video(out, (frame.png for frame in frames), shot.film_rate, shot.audio, sound_begins(shot))
@@ -54,7 +70,9 @@ def animate(
 def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one picture to options.out."""
     begin = time.monotonic()
-    pipeline = create_pipeline(options.model, options.device)
+    pipeline = create_pipeline(
+        options.model, options.device, quantize=options.quantize, offload=options.offload, vram=options.vram
+    )
     side = pipeline.traits.side
     width = side if options.width is None else options.width
     height = side if options.height is None else options.height

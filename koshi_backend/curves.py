@@ -42,6 +42,29 @@ def draw(points: Points, kind: str) -> list[float]:
     return values
 
 
+def joints(points: Points, kind: str) -> list[tuple[float, float, float]]:
+    """The smooth curve that `draw` follows, as cubic pieces: (frame, value, slope a frame) wherever one ends.
+
+    points: two at least. kind: "quadratic", "cubic" or "bezier"; of the first, whose pieces meet half-way between two
+    points, joints lie there too.
+    """
+    kind = drawn_as(kind, len(points))
+    if kind != "quadratic":
+        slopes = _cubic_slopes(points) if kind == "cubic" else _bezier_slopes(points)
+        return [(float(frame), value, slope) for (frame, value), slope in zip(points, slopes, strict=True)]
+    inner, bends = _quadratic_pieces(points)
+    last = len(inner)
+    found: list[tuple[float, float, float]] = []
+    for k, (frame, value) in enumerate(points):
+        near = min(max(k, 1), last)
+        slope, bend = inner[near - 1], bends[near - 1]
+        found.append((float(frame), value, slope + 2 * (frame - points[near][0]) * bend))
+        if 0 < k < last:
+            half = (points[k + 1][0] - frame) / 2
+            found.append((frame + half, value + half * (slope + half * bend), slope + 2 * half * bend))
+    return found
+
+
 Shape = Callable[[int, int], float]  # (index of the gap, frame inside it) -> value
 
 
@@ -61,10 +84,14 @@ def _linear(points: Points) -> Shape:
 
 
 def _cubic(points: Points) -> Shape:
-    """Cubic spline with the not-a-knot end condition.
+    return _hermite(points, _cubic_slopes(points))
 
-    Solved for the slopes at the points; equations as in de Boor, A Practical Guide to Splines (1978), ch. IV, with
-    the first and last row eliminated into their neighbours, which leaves a diagonally dominant system.
+
+def _cubic_slopes(points: Points) -> list[float]:
+    """Cubic spline with the not-a-knot end condition: its slopes at the points.
+
+    Equations as in de Boor, A Practical Guide to Splines (1978), ch. IV, with the first and last row eliminated into
+    their neighbours, which leaves a diagonally dominant system.
     """
     gaps, rises = _gaps(points)
     inner = len(points) - 2
@@ -82,10 +109,20 @@ def _cubic(points: Points) -> Shape:
     slopes = _solve(below, diagonal, above, right)
     start = (first - ends[0] * slopes[0]) / gaps[1]
     stop = (last - ends[1] * slopes[-1]) / gaps[-2]
-    return _hermite(points, [start, *slopes, stop])
+    return [start, *slopes, stop]
 
 
 def _bezier(points: Points) -> Shape:
+    curve = _hermite(points, _bezier_slopes(points))
+
+    def value(k: int, frame: int) -> float:
+        low, high = sorted((points[k][1], points[k + 1][1]))
+        return min(max(curve(k, frame), low), high)  # against rounding
+
+    return value
+
+
+def _bezier_slopes(points: Points) -> list[float]:
     """Eased in and out, like Blender's auto-clamped handles: no overshoot, and flat at peaks and at both ends.
 
     The same as Blender 4.5 and 5.2 draw between flat keys (0.0000 apart); through keys on a slope, whose handles
@@ -102,17 +139,24 @@ def _bezier(points: Points) -> Shape:
         a, b, g, h = rises[k - 1], rises[k], gaps[k - 1], gaps[k]
         if (a > 0) == (b > 0) and a != 0 != b:
             slopes[k] = 3 * (g + h) / ((2 * h + g) / a + (h + 2 * g) / b)
-    curve = _hermite(points, slopes)
+    return slopes
+
+
+def _quadratic(points: Points) -> Shape:
+    slopes, bends = _quadratic_pieces(points)
 
     def value(k: int, frame: int) -> float:
-        low, high = sorted((points[k][1], points[k + 1][1]))
-        return min(max(curve(k, frame), low), high)  # against rounding
+        near = k if 2 * frame < points[k][0] + points[k + 1][0] else k + 1  # the piece of the nearer point
+        near = min(max(near, 1), len(points) - 2)
+        away = frame - points[near][0]
+        return points[near][1] + away * (slopes[near - 1] + away * bends[near - 1])
 
     return value
 
 
-def _quadratic(points: Points) -> Shape:
-    """Quadratic spline, its pieces joined half-way between the points (the outermost pieces hold two points each).
+def _quadratic_pieces(points: Points) -> tuple[list[float], list[float]]:
+    """Of each inner point the slope s and the bend c of the quadratic spline whose pieces meet half-way between the
+    points (the outermost pieces hold two points each).
 
     These are the knots of scipy's make_interp_spline(k=2). Each inner point i carries y + s d + c d^2, d being the
     distance from it; that value and slope agree half-way to the next point gives both c from the slopes s, and
@@ -133,14 +177,7 @@ def _quadratic(points: Points) -> Shape:
     slopes = _solve(below, diagonal, above, right)
     bends = [(slopes[0] - rises[0]) / gaps[0]]
     bends += [(slopes[k - 1] + 3 * slopes[k] - 4 * rises[k]) / (2 * gaps[k]) for k in range(1, inner)]
-
-    def value(k: int, frame: int) -> float:
-        near = k if 2 * frame < points[k][0] + points[k + 1][0] else k + 1  # the piece of the nearer point
-        near = min(max(near, 1), inner)
-        away = frame - points[near][0]
-        return points[near][1] + away * (slopes[near - 1] + away * bends[near - 1])
-
-    return value
+    return slopes, bends
 
 
 def _hermite(points: Points, slopes: Sequence[float]) -> Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .errors import KoshiError
 from .lora.wear import Worn
 from .models.model import FluxModel, Reference
 from .models.registry import Traits
+from .models.surviving import surviving
 from .outputs import PICTURES, check_file, write_whole
 from .pictures import read_picture, to_pil
 from .progress import Line
@@ -88,7 +90,8 @@ def draw_all(
             if on_step is not None:
                 on_step(k, n)
 
-        image = job.draw(model, negative, step, on_picture, loras)
+        doing = f"drawing {which or 'a picture, '}".removesuffix(", ")
+        image = surviving(model, doing, partial(job.draw, model, negative, step, on_picture, loras))
         line.show(f"{which}done" + ("" if job.path is None else f": {job.path}"), milestone=True)
         yield image
     line.end()

@@ -24,3 +24,8 @@ def store_folder() -> Path:
     if set_by_user := os.environ.get("KOSHI_STORE"):
         return Path(set_by_user).expanduser()
     return cache_folder() / "frames"
+
+
+def prompts_folder() -> Path:
+    """Where encoded prompts are kept: `prompts` within the store's folder."""
+    return store_folder() / "prompts"

@@ -24,9 +24,10 @@ from .feedback import FeedbackConfig
 from .images import OnPicture, OnStep, draw_all, picture_jobs
 from .lora.fit import fit_loras
 from .lora.uses import lora_uses, single_weights
+from .models.budget import Wanted, pick_offload, pick_vram
 from .models.model import FluxModel
-from .models.placement import Offload, pick_offload
 from .models.pool import load_model, pick_device, pick_dtype
+from .models.quantise import Quantise, pick_quantise
 from .models.registry import FluxVersion, Traits, find_model, find_traits
 from .names import model_name
 from .outputs import PICTURES, check_file, write_whole
@@ -43,7 +44,9 @@ class Pipeline:
     """A model by name, loaded at the first picture and kept for the next ones.
 
     model: a FluxVersion, a name or a path. device, dtype: as `pick_device` and `pick_dtype` choose when None.
-    offload: what leaves the card while it is not needed, as `pick_offload` chooses when None (models/placement.py).
+    offload: what leaves the card while it is not needed (models/placement.py): auto, none, model or block, as
+        `pick_offload` chooses when None. vram: GB of the card that may be used, as `pick_vram` chooses when None.
+    quantize: what the transformer's layers are made while they are loaded, as `pick_quantise` chooses when None.
     quality: how many steps where a call names none; `quality.steps_of` says what each word is.
     """
 
@@ -53,12 +56,15 @@ class Pipeline:
         model: Version,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        offload: Offload | None = None,
+        offload: Wanted | None = None,
         quality: Quality = "normal",
+        vram: float | None = None,
+        quantize: Quantise | None = None,
     ) -> None:
         self.model = model_name(model)
         find_model(self.model)
-        self.offload, self.quality = pick_offload(offload), quality
+        self.quantize = pick_quantise(quantize)
+        self.offload, self.vram, self.quality = pick_offload(offload), pick_vram(vram), quality
         steps_of(quality, self.traits)
         self.device = pick_device(device)
         fell_back = str(device or "").startswith("cuda") and self.device.type == "cpu"
@@ -71,7 +77,7 @@ class Pipeline:
 
     def load(self) -> FluxModel:
         """The model, loaded."""
-        return load_model(self.model, self.device, self.dtype, self.offload)
+        return load_model(self.model, self.device, self.dtype, self.offload, self.vram, self.quantize)
 
     @named
     def generate_image(
@@ -251,7 +257,8 @@ class Pipeline:
 
     def frames(self, shot: Shot, **options: Any) -> Iterator[Frame]:
         """The same, one after the other as they are made."""
-        return render_shot(shot, device=self.device, dtype=self.dtype, offload=self.offload, **options)
+        place: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "offload": self.offload, "vram": self.vram}
+        return render_shot(shot, **place, quantize=self.quantize, **options)
 
     def _words(self, template: str | None) -> Callable[[str], str]:
         if template is None:

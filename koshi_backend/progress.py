@@ -6,8 +6,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from .chain import Frame, Progress
+if TYPE_CHECKING:  # loads torch, and a download has a line, too
+    from .chain import Frame, Progress
 
 
 class Line:

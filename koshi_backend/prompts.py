@@ -13,12 +13,12 @@ No torch: the server process reads this.
 from __future__ import annotations
 
 import bisect
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .checks import renderable
+from .easing import EASINGS, LEAST
 from .errors import KoshiError, problem
 from .expressions import Expression, ExpressionError, read
 from .schedules import ScheduleError, evaluate
@@ -27,24 +27,6 @@ from .settings import Prompt
 _NAMES = ("t", "max_f", "s")  # in the math within a text; of these, a key's frame knows the last two
 _MATH = re.compile(r"`([^`]*)`")
 _NEGATIVE = re.compile(r"(?:^|\s)--neg(?:\s|$)")
-_LEAST = 1e-6  # a share below this is none
-
-
-def _logistic(share: float) -> float:
-    """The S-curve of deforum-studio, 1 / (1 + e^-8(x - 1/2)), stretched to begin at 0 and to end at 1."""
-    low = 1.0 / (1.0 + math.exp(4.0))
-    return (1.0 / (1.0 + math.exp(-8.0 * (share - 0.5))) - low) / (1.0 - 2.0 * low)
-
-
-# How much of the next prompt there is at a part of the way to it. All rise from 0 to 1.
-EASINGS: dict[str, Callable[[float], float]] = {
-    "hold": lambda share: 0.0,
-    "linear": lambda share: share,
-    "ease_in": lambda share: share * share,
-    "ease_out": lambda share: share * (2.0 - share),
-    "ease_in_out": lambda share: share * share * (3.0 - 2.0 * share),
-    "sigmoid": _logistic,
-}
 
 
 class Part(NamedTuple):
@@ -84,12 +66,12 @@ class Track:
             if index >= self._prompts[k].frame:
                 shares[k] = weights[index]
         total = sum(shares.values())
-        if total <= _LEAST:
+        if total <= LEAST:
             raise KoshiError("bad_prompt", f"At frame {index} no prompt has any weight.", "Give one of them some.")
         names = {**self._names, "t": index}
         merged: dict[tuple[str, str], Part] = {}
         for k, weight in shares.items():
-            if weight / total > _LEAST:
+            if weight / total > LEAST:
                 says = self._texts[k].at(names), self._prompts[k].negative
                 same = merged.get(says)
                 first, before = (same.prompt, same.weight) if same else (self._first[k], 0.0)

@@ -23,6 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from . import curves
+from .curves import drawn_as, joints
 from .expressions import Expression, ExpressionError
 from .schedule_text import EXAMPLE, Key, ParsedSchedule, ScheduleError, check_kind, parse, parse_texts
 
@@ -32,9 +33,13 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "check",
+    "drawn_as",
     "evaluate",
     "evaluate_texts",
+    "joints",
+    "marks",
     "parse",
+    "placed",
     "to_text",
 ]
 
@@ -107,12 +112,24 @@ def to_text(values: Sequence[float], tolerance: float = 1e-6) -> str:
     if not len(values):
         raise ScheduleError("there are no values to write")
     values = _dense(values, len(values))
-    marks = [0]
-    while marks[-1] < len(values) - 1:
-        marks.append(_straight_to(values, marks[-1], tolerance))
-    while len(marks) > 1 and values[marks[-1]] == values[marks[-2]]:
-        marks.pop()  # the last value is held anyway
-    return ", ".join(f"{m}:({values[m]!r})" for m in marks)
+    return ", ".join(f"{m}:({values[m]!r})" for m in marks(values, tolerance))
+
+
+def marks(values: Sequence[float], tolerance: float = 1e-6) -> list[int]:
+    """The frames, from 0, that need a key so that lines from key to key, and the last one held, give `values` to within
+    `tolerance`: as few as a greedy walk finds."""
+    found = [0]
+    while found[-1] < len(values) - 1:
+        found.append(_straight_to(values, found[-1], tolerance))
+    while len(found) > 1 and values[found[-1]] == values[found[-2]]:
+        found.pop()  # the last value is held anyway
+    return found
+
+
+def placed(schedule: str | Mapping[str, str], frames: int, *, seed: int = 0) -> tuple[list[tuple[int, Key]], str]:
+    """The keys that count, by rising frame, one a frame, and the interpolation. Raises ScheduleError."""
+    parsed, kind = (parse(schedule), "linear") if isinstance(schedule, str) else _from_object(schedule, "linear")
+    return _place(parsed, frames, seed, []), parsed.interpolation or kind
 
 
 def _straight_to(values: Sequence[float], left: int, tolerance: float) -> int:

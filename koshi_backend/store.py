@@ -15,8 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from safetensors.numpy import save
 
 from .errors import KoshiError
 from .paths import store_folder
+from .shelf import Shelf
 
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_GB = 20.0
-_SUFFIX = ".safetensors"
 _STATE = "state."
 
 
@@ -51,7 +49,7 @@ class Entry:
     state: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class FrameStore:
+class FrameStore(Shelf):
     """A folder of entries.
 
     root: the folder, made when needed; default KOSHI_STORE, else the user's cache folder.
@@ -59,12 +57,8 @@ class FrameStore:
     """
 
     def __init__(self, root: Path | None = None, limit_gb: float | None = None) -> None:
-        self.root = Path(root) if root is not None else store_folder()
-        self.limit = int((limit_gb if limit_gb is not None else _limit_from_environment()) * 1e9)
-        self._bytes: int | None = None  # running total; None until the folder has been walked
-
-    def path(self, key: str) -> Path:
-        return self.root / key[:2] / f"{key}{_SUFFIX}"
+        limit = int((limit_gb if limit_gb is not None else _limit_from_environment()) * 1e9)
+        super().__init__(Path(root) if root is not None else store_folder(), limit)
 
     def get(self, key: str) -> Entry | None:
         """The entry, or None when there is none or it is damaged (it is then removed)."""
@@ -93,7 +87,7 @@ class FrameStore:
         sums = {name: _checksum(tensors[name]) for name in tensors}
         payload = save(tensors, metadata={"key": key, "sha256": json.dumps(sums)})
         try:
-            self._write(self.path(key), payload)
+            self._keep(self.path(key), payload)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise KoshiError(
@@ -103,23 +97,6 @@ class FrameStore:
                 if full
                 else "Set KOSHI_STORE to a folder that you may write to.",
             ) from error
-        if self._bytes is not None:
-            self._bytes += len(payload)
-        self._evict(keep=self.path(key))
-
-    def _write(self, path: Path, payload: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            raise
 
     def _read(self, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray] | None:
         """Some tensors of an entry, or all of them."""
@@ -143,42 +120,8 @@ class FrameStore:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # read means used: the eviction goes by this time
+        self._used(path)
         return tensors
-
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        found: list[tuple[float, int, Path]] = []
-        for path in self.root.glob(f"??/*{_SUFFIX}"):
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                found.append((stat.st_mtime, stat.st_size, path))
-        return found
-
-    def _sweep(self) -> None:
-        """Remove what killed writers have left behind; an hour is longer than any write takes."""
-        for path in self.root.glob("??/.part-*"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < time.time() - 3600:
-                    path.unlink()
-
-    def _evict(self, keep: Path) -> None:
-        """Remove the least recently used entries, down to nine tenths of the limit so that it is not done each time."""
-        if self._bytes is None:
-            self._sweep()
-            self._bytes = sum(size for _, size, _ in self._entries())
-        if self._bytes <= self.limit:
-            return
-        entries = sorted(self._entries())
-        self._bytes = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if self._bytes <= self.limit * 0.9:
-                break
-            if path == keep:
-                continue
-            with contextlib.suppress(OSError):
-                path.unlink()
-                self._bytes -= size
 
 
 def _checksum(array: np.ndarray) -> str:

@@ -133,7 +133,7 @@ def test_unknown_models_and_devices_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "blocks", "policy"), [(0, 0, "none"), (1, 0, "model"), (0, 1, "block"), (1, 1, "block")]
+    ("parts", "blocks", "policy"), [(0, 0, "auto"), (1, 0, "model"), (0, 1, "block"), (1, 1, "block")]
 )
 def test_offload_becomes_a_policy(parts: int, blocks: int, policy: str) -> None:
     pipe = create_pipeline("koshi-tiny", enable_cpu_offload=bool(parts), enable_sequential_offload=bool(blocks))

@@ -132,14 +132,14 @@ def test_the_rotary_and_position_tables_are_not_left_empty_in_half_precision(
     qwen: tuple[Path, Any], mistral: tuple[Path, Any], flux1: tuple[Path, Any]
 ) -> None:
     """They are in no file, and stay exact when the weights are not."""
-    whole = [
-        TextEncoder(qwen[0], CPU, torch.bfloat16).model,
-        MistralTextEncoder(mistral[0], CPU, torch.bfloat16).model,
-    ]
+    both = Flux1TextEncoder(flux1[0], CPU, torch.bfloat16)
+    languages = [TextEncoder(qwen[0], CPU, torch.bfloat16), MistralTextEncoder(mistral[0], CPU, torch.bfloat16)]
+    for reader in (*languages, both):
+        reader.read()
+    whole = [reader.model for reader in languages]
     for model in whole:
         assert model.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
         assert model.rotary_emb.inv_freq.dtype == torch.float32
-    both = Flux1TextEncoder(flux1[0], CPU, torch.bfloat16)
     for model in (*whole, both.clip, both.t5):
         assert not [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert {state.dtype for state in both.encode(["a"]) if state is not None} == {torch.bfloat16}
@@ -147,7 +147,9 @@ def test_the_rotary_and_position_tables_are_not_left_empty_in_half_precision(
 
 def test_t5_keeps_its_widest_numbers_in_float32_when_the_rest_is_float16(flux1: tuple[Path, Any]) -> None:
     theirs = T5EncoderModel.from_pretrained(flux1[0] / "text_encoder_2", dtype=torch.float16)
-    ours = Flux1TextEncoder(flux1[0], CPU, torch.float16).t5
+    reader = Flux1TextEncoder(flux1[0], CPU, torch.float16)
+    reader.read()
+    ours = reader.t5
     assert {n: p.dtype for n, p in ours.named_parameters()} == {n: p.dtype for n, p in theirs.named_parameters()}
     assert ours.encoder.embed_tokens.weight is ours.shared.weight
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The set-up's program: `python -m bridge_server.setup install | remove --folder FOLDER --source SOURCE`.
 
+With `pull | verify | delete --model NAME --title TITLE --python PYTHON` it does that to a model instead.
+
 It goes on when the Blender that started it ends. Exit codes: 0 done, 1 failed, 2 cancelled, 3 another one is under way.
 """
 
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from ..launcher import rotate
 from ..protocol import BridgeError
-from . import place
+from . import models, place
 from .install import Installer
 from .place import Status
 from .running import Runner, Stopped
@@ -27,9 +29,13 @@ PATIENCE = 20.0  # seconds for a cancelled set-up to clear up
 def main(arguments: list[str]) -> int:
     """Do one task, with its status on show; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bridge_server.setup")
-    parser.add_argument("task", choices=("install", "remove"))
+    parser.add_argument("task", choices=("install", "remove", *place.MODEL_TASKS))
     parser.add_argument("--folder", type=Path, required=True, help="the set-up's folder")
     parser.add_argument("--source", type=Path, required=True, help="the folder with koshi_backend and bridge_server")
+    parser.add_argument("--model", default="", help="a model's name")
+    parser.add_argument("--title", default="", help="that name for people")
+    parser.add_argument("--python", default="", help="of the backend's environment")
+    parser.add_argument("--repair", action="store_true", help="fetch again what is damaged")
     options = parser.parse_args(arguments)
     until = time.monotonic() + PATIENCE
     while True:
@@ -44,6 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def _do(options: argparse.Namespace) -> int:
     status = Status(task=options.task, folder=str(options.folder), text="Starting", pid=os.getpid())
+    status.model = options.model
     log = place.log_path()
     rotate(log)
     runner = Runner(status, log)
@@ -51,7 +58,10 @@ def _do(options: argparse.Namespace) -> int:
     try:
         runner.tell("Starting")
         folder = Path(os.path.abspath(options.folder))
-        if options.task == "install":
+        if options.task in place.MODEL_TASKS:
+            title, python = options.title or options.model, options.python
+            text = models.run(options.task, options.model, title, python, options.source, options.repair, runner)
+        elif options.task == "install":
             status.note = Installer(folder, options.source, runner).install()
             text = "The backend is set up"
         else:

@@ -35,6 +35,7 @@ SUBFOLDER = "koshi-backend"  # made in a chosen folder that holds other things
 _ENVIRONMENT = re.compile(r"env-(\d+)")
 
 ENDED = ("done", "failed", "cancelled")
+MODEL_TASKS = ("pull", "verify", "delete")
 
 
 def data_folder() -> Path:
@@ -203,8 +204,9 @@ def lock() -> FileLock:
 class Status:
     """Where a set-up stands.
 
-    task: "install" or "remove". phase: "running", "done", "failed" or "cancelled". text: what it does now, for people;
-    detail: how far that is; fraction: of the whole, 0 to 1. error: as BridgeError.as_dict. note: a remark at its end.
+    task: "install" or "remove" the backend; "pull", "verify" or "delete" a model, whose name is `model`. phase:
+    "running", "done", "failed" or "cancelled". text: what it does now, for people; detail: how far that is;
+    fraction: of the whole, 0 to 1. error: as BridgeError.as_dict. note: a remark at its end.
     """
 
     task: str = "install"
@@ -217,6 +219,7 @@ class Status:
     pid: int = 0
     error: Header | None = field(default=None)
     note: str = ""
+    model: str = ""
 
     @classmethod
     def read(cls) -> Status | None:
@@ -235,6 +238,9 @@ class Status:
 
 def interrupted(status: Status) -> BridgeError:
     """The error for a set-up that ended without a word."""
+    if status.model:
+        message = f"{status.text or 'It'} stopped half-way."
+        return BridgeError("setup_interrupted", message, "Press the button again: it goes on from where it was.")
     message = f"The set-up stopped half-way ({status.text.lower() or 'at its beginning'})."
     hint = "Press the button again: it makes a new start, and what was downloaded need not be downloaded again."
     return BridgeError("setup_interrupted", message, hint)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,14 +18,25 @@ from .place import Status
 _started: list[subprocess.Popen[bytes]] = []  # the last one is this Blender's
 
 
-def begin(task: str, folder: Path, source: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Start a set-up's program ("install", "remove"). Raises BridgeError "setup_busy", "no_python", "cannot_write"."""
+def begin(
+    task: str,
+    folder: Path,
+    source: Path,
+    variables: Mapping[str, str] | None = None,
+    model: str = "",
+    more: Sequence[str] = (),
+) -> None:
+    """Start a set-up's program. Raises BridgeError "setup_busy", "no_python", "cannot_write".
+
+    task: "install" or "remove" the backend; "pull", "verify" or "delete" a `model`. more: further arguments.
+    """
     if (now := look()) is not None and now.phase == "running":
-        raise BridgeError("setup_busy", "A set-up of the backend is under way.", "Wait for it, or cancel it first.")
+        what = f"{now.text} is under way." if now.model else "A set-up of the backend is under way."
+        raise BridgeError("setup_busy", what, "Wait for it, or cancel it first.")
     try:
         place.desk().mkdir(parents=True, exist_ok=True)
         place.cancel_path().unlink(missing_ok=True)
-        Status(task=task, folder=str(folder), text="Starting").write()
+        Status(task=task, folder=str(folder), text="Starting", model=model).write()
         # Its own log: a Python that does not start has no other place to say so.
         with (place.desk() / "start.log").open("wb") as output:
             _started[:] = [
@@ -33,6 +44,8 @@ def begin(task: str, folder: Path, source: Path, variables: Mapping[str, str] | 
                     [
                         *(own_python(), "-P", "-m", "bridge_server.setup", task),
                         *("--folder", str(folder), "--source", str(source)),
+                        *(("--model", model) if model else ()),
+                        *more,
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=output,

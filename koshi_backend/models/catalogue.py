@@ -6,12 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .pool import installed_folder
-from .registry import MODELS
+from .hub_cache import repository_folder
+from .installed import installed_folder
+from .registry import MODELS, ModelInfo
 
 
 def list_models() -> dict[str, Any]:
-    """Every known model with its folder (None: not installed) and bytes on disk. Nothing is downloaded or loaded."""
+    """Every known model with its folder (None: not installed) and bytes on disk. Nothing is downloaded or loaded.
+
+    partial: bytes of a model that is not whole, since a pull was broken off.
+    """
     listed = []
     for info in MODELS.values():
         folder = installed_folder(info.name)
@@ -33,6 +37,7 @@ def list_models() -> dict[str, Any]:
                 "references": info.traits.references,
                 "installed": None if folder is None else str(folder),
                 "bytes": None if folder is None else _size(folder),
+                "partial": _partial(info) if folder is None else 0,
                 "card": str(folder / "README.md") if folder and (folder / "README.md").is_file() else None,
             }
         )
@@ -50,6 +55,8 @@ def as_text(report: dict[str, Any]) -> str:
             place = f"installed, {model['bytes'] / 1e9:.1f} GB"
         else:
             place = f"not installed, {model['download_gb']:.0f} GB" + (", gated" if model["gated"] else "")
+            if model["partial"]:
+                place = f"{model['partial'] / 1e9:.1f} of {model['download_gb']:.0f} GB here: pull goes on from there"
         default = "  (default)" if model["name"] == report["default"] else ""
         lines.append(
             f"{model['name']:23} {model['steps']} steps, best at {model['side']} x {model['side']}, "
@@ -60,3 +67,8 @@ def as_text(report: dict[str, Any]) -> str:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _partial(info: ModelInfo) -> int:
+    blobs = (file for file in repository_folder(info.repository).glob("blobs/*") if file.is_file())
+    return sum(file.stat().st_size for file in blobs)

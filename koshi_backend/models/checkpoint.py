@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in safetensors files: names, types, shapes and places, from the headers alone.
+"""What is in safetensors and GGUF files: names, types, shapes and places, from the headers alone.
 
 Standard library only: a shot is checked without loading torch. The rules are those of the format's own library
 (https://github.com/huggingface/safetensors): an 8-byte length, a JSON table, then the tensors without gaps.
+gguf_header.py has those of GGUF.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ..errors import KoshiError
+from .gguf_header import MAGIC, read_gguf
+from .packing import gathered
+from .tensor_kinds import SAFETENSORS, Damaged
 
 FETCH_AGAIN = "Fetch the model's files again."
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -34,15 +38,14 @@ _PREFIXES: dict[Part, re.Pattern[str]] = {
 _OTHER_TEXT = re.compile(r"(text_encoders|cond_stage_model|conditioner)\.")
 # Its text encoders come with a number that only whole CLIPs use, and with their tokenizer as bytes.
 _COMFY_EXTRAS = re.compile(r"(text_encoders\.\w+\.)?(logit_scale|tekken_model|spiece_model)$")
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
-    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "C64": 64,
-}  # fmt: skip
 _LONGEST_HEADER = 100_000_000  # bytes, as in the format's own library
 
 
 class Stored(NamedTuple):
-    """A tensor in a file. kind: its type, as the header has it. begin, end: bytes of the file."""
+    """A tensor in a file. kind: its type, as the header has it. begin, end: bytes of the file.
+
+    packing, parts, facts, fault: of a quantised one, as `packing.gathered` has them.
+    """
 
     file: Path
     name: str
@@ -50,26 +53,32 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
-
-
-class _Damaged(ValueError):
-    """Why a header cannot be trusted."""
+    packing: str = ""
+    parts: Mapping[str, Stored] = MappingProxyType({})
+    facts: Mapping[str, Any] = MappingProxyType({})
+    fault: str = ""
 
 
 def read_header(file: Path) -> Mapping[str, Stored]:
-    """The tensors of a safetensors file by name. A header that is known from before is not read again.
+    """The tensors of a safetensors or GGUF file by name. A header that is known from before is not read again.
 
-    Raises KoshiError("bad_model_file") for a file that is missing, cut short, or not of this format.
+    Raises KoshiError("bad_model_file") for a file that is missing, cut short, or of neither format.
     """
+    return _header(file)[0]
+
+
+def _header(file: Path) -> tuple[Mapping[str, Stored], Mapping[str, str]]:
+    """The same, and what else the header says of the file."""
     refuse_pickle(file)
     try:
         stat = file.stat()
         return _parsed(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, _Damaged) else "no header"
+        reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, Damaged) else "no header"
+        kind = "GGUF" if file.suffix.lower() == ".gguf" else "safetensors"
         raise KoshiError(
             "bad_model_file",
-            f"The model file {file} cannot be read: it is damaged, cut short, or not a safetensors file ({reason}).",
+            f"The model file {file} cannot be read: it is damaged, cut short, or not a {kind} file ({reason}).",
             "Fetch it again.",
         ) from error
 
@@ -85,26 +94,30 @@ def refuse_pickle(file: Path) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(file: Path, size: int, changed: int, inode: int) -> Mapping[str, Stored]:
+def _parsed(file: Path, size: int, changed: int, inode: int) -> tuple[Mapping[str, Stored], Mapping[str, str]]:
     with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
+        first = stream.read(8)
+        if first.startswith(MAGIC):
+            stream.seek(0)
+            return MappingProxyType({one.name: Stored(file, *one) for one in read_gguf(stream, size)}), {}
+        length = int.from_bytes(first, "little")
         if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise _Damaged(f"{size} bytes do not hold its header")
+            raise Damaged(f"{size} bytes do not hold its header")
         table = json.loads(stream.read(length), object_pairs_hook=_without_twins)
     if not isinstance(table, dict):
-        raise _Damaged("its header is no table")
-    table.pop("__metadata__", None)
+        raise Damaged("its header is no table")
+    metadata = table.pop("__metadata__", None)
     found = {name: _stored(file, name, facts, 8 + length) for name, facts in table.items()}
     at = 8 + length
     for tensor in sorted(found.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != at:
-            raise _Damaged(f"the tensor {tensor.name} does not begin where the one before it ends")
+            raise Damaged(f"the tensor {tensor.name} does not begin where the one before it ends")
         if tensor.end > size:
-            raise _Damaged(f"the tensor {tensor.name} ends at byte {tensor.end} of {size}")
+            raise Damaged(f"the tensor {tensor.name} ends at byte {tensor.end} of {size}")
         at = tensor.end
     if at != size:
-        raise _Damaged(f"its tensors end at byte {at} of {size}")
-    return MappingProxyType(found)
+        raise Damaged(f"its tensors end at byte {at} of {size}")
+    return MappingProxyType(found), metadata if isinstance(metadata, dict) else {}
 
 
 def _stored(file: Path, name: str, facts: Any, base: int) -> Stored:
@@ -113,11 +126,11 @@ def _stored(file: Path, name: str, facts: Any, base: int) -> Stored:
         if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
             raise TypeError
     except (KeyError, TypeError, ValueError) as error:
-        raise _Damaged(f"its entry for the tensor {name} makes no sense") from error
-    if kind not in _BITS:
-        raise _Damaged(f"the tensor {name} is of type {kind!r}, which Koshi does not know")
-    if (end - begin) * 8 != math.prod(shape) * _BITS[kind]:
-        raise _Damaged(f"the tensor {name} has {end - begin} bytes, which is not {kind} of shape {shape}")
+        raise Damaged(f"its entry for the tensor {name} makes no sense") from error
+    if kind not in SAFETENSORS:
+        raise Damaged(f"the tensor {name} is of type {kind!r}, which Koshi does not know")
+    if (end - begin) * 8 != math.prod(shape) * SAFETENSORS[kind].bits:
+        raise Damaged(f"the tensor {name} has {end - begin} bytes, which is not {kind} of shape {shape}")
     return Stored(file, name, kind, shape, base + begin, base + end)
 
 
@@ -126,7 +139,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise _Damaged(f"the name {twin} is there twice")
+        raise Damaged(f"the name {twin} is there twice")
     return table
 
 
@@ -157,7 +170,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def tensors_of(path: Path, part: Part | None = None) -> dict[str, Stored]:
-    """The tensors of a file or of a folder's shards, by their names without prefix.
+    """The tensors of a file or of a folder's shards, by their names without prefix; quantised ones as `gathered` does.
 
     part: what is looked for. What belongs to another part, as its prefix tells, is left out; so is what has no prefix
         where others have this part's, except for the transformer, whose reader thus finds what belongs to nothing.
@@ -167,7 +180,8 @@ def tensors_of(path: Path, part: Part | None = None) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     files = weight_files(path)
-    headers = [read_header(file) for file in files]
+    read = [_header(file) for file in files]
+    headers, notes = [header for header, _ in read], {key: text for _, found in read for key, text in found.items()}
     own = _PREFIXES[part] if part else None
     marked = own is not None and any(own.match(name) for header in headers for name in header)
     for file, header in zip(files, headers, strict=True):
@@ -185,7 +199,7 @@ def tensors_of(path: Path, part: Part | None = None) -> dict[str, Stored]:
                     "Keep one set of weights in the folder.",
                 )
             found[name] = tensor
-    return found
+    return gathered(found, notes)
 
 
 def _of_another(stored: str) -> bool:

@@ -36,6 +36,10 @@ class Flux2Model(FluxModel):
     def mu(self) -> Mu:
         return empirical_mu
 
+    def release(self) -> None:
+        super().release()
+        self._remembered.clear()
+
     def _places(self, k: int, rows: int, columns: int) -> Tensor:
         return grid_ids(rows, columns, time=10.0 + 10.0 * k, device=self.device)
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import KoshiError
@@ -20,19 +21,41 @@ from .parts import ModelFiles, folder_files
 
 log = logging.getLogger(__name__)
 
-_WEIGHED = (".safetensors", ".json", ".jinja", ".txt")
+_WEIGHED = (".safetensors", ".gguf", ".json", ".jinja", ".txt")
 
 
-def model_identity(files: ModelFiles | Path) -> str:
+def model_identity(files: ModelFiles | Path, quantise: str = "none") -> str:
     """SHA-256 over the names and contents of a model's files; a folder in diffusers layout will do.
 
+    quantise: what the weights are made while they are loaded (quantise.py): another model, as far as pictures go.
     Files whose path, size and modification time are known from before are not read again (a 16 GB model takes some
     10 s to hash). Raises KoshiError("bad_model_file") for unreadable files.
     """
     files = folder_files(files) if isinstance(files, Path) else files
+    whole = _weighed(files)
+    if whole is None:
+        raise KoshiError("bad_model", f"The folder {files.name} holds no model.", "Check the path.")
+    if files.traits.cached:  # weights do not tell it
+        whole.update(b"cached")
+    if quantise != "none":
+        whole.update(f"quantised:{quantise}".encode())
+    return whole.hexdigest()
+
+
+def text_identity(files: ModelFiles | Path) -> str:
+    """The same of a model's text encoders alone: weights and configuration. Raises KoshiError as `model_identity`."""
+    files = folder_files(files) if isinstance(files, Path) else files
+    whole = _weighed(files, "text_encoder")
+    if whole is None:
+        raise KoshiError("bad_model", f"{files.name} has no text encoder.", "Check the path.")
+    return whole.hexdigest()
+
+
+def _weighed(files: ModelFiles, begin: str = "") -> hashlib._Hash | None:
+    """Of the files whose names begin so; None where there are none."""
     known = _read_cache()
     whole, changed = hashlib.sha256(), False
-    listed = [(name, file) for name, file in files.listed() if file.suffix in _WEIGHED]
+    listed = [(name, file) for name, file in files.listed() if file.suffix in _WEIGHED and name.startswith(begin)]
     for name, file in sorted(listed, key=lambda one: one[0].split("/")):
         try:
             stat = file.stat()
@@ -44,13 +67,18 @@ def model_identity(files: ModelFiles | Path) -> str:
         except OSError as error:
             raise KoshiError("bad_model_file", f"The model file {file} cannot be read: {error.strerror}.") from error
         whole.update(f"{name}:{known[stamp]}\n".encode())
-    if not listed:
-        raise KoshiError("bad_model", f"The folder {files.name} holds no model.", "Check the path.")
-    if files.traits.cached:  # weights do not tell it
-        whole.update(b"cached")
     if changed:
         _write_cache(known)
-    return whole.hexdigest()
+    return whole if listed else None
+
+
+def remember(hashes: Mapping[Path, str]) -> None:
+    """Note the SHA-256 of files that were read for another reason: they need not be read again to be known."""
+    known = _read_cache()
+    for file, sha256 in hashes.items():
+        stat = file.stat()
+        known[f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"] = sha256
+    _write_cache(known)
 
 
 def _cache_file() -> Path:

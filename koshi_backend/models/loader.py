@@ -25,6 +25,7 @@ from .flux3 import Flux3Transformer
 from .layout import Source, autoencoder_source, transformer_source
 from .layout1 import flux1_transformer_source
 from .layout3 import TRAINING_ONLY, flux3_transformer_source
+from .quantise import Quantise
 from .tensor_files import TensorFiles, compare, fill, read_config
 
 Transformer = Flux1Transformer | Flux2Transformer | Flux3Transformer
@@ -48,9 +49,9 @@ class Opened(Generic[_Net]):
     files: TensorFiles
     source: Finder
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> _Net:
-        """The network with its weights, frozen. Call it once."""
-        return fill(self.net, self.files, self.source, device, dtype)
+    def load(self, device: torch.device, dtype: torch.dtype, quantise: Quantise = "none") -> _Net:
+        """The network with its weights, frozen. Call it once. quantise: its layers, as far as the files have not."""
+        return fill(self.net, self.files, self.source, device, dtype, quantise)
 
 
 OpenedTransformer = Opened[Flux1Transformer] | Opened[Flux2Transformer] | Opened[Flux3Transformer]

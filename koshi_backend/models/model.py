@@ -7,11 +7,10 @@ that a feedback loop accumulates.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from einops import rearrange
@@ -24,7 +23,11 @@ from .flux1 import Flux1Transformer
 from .flux2 import Flux2Transformer
 from .flux3 import Flux3Transformer
 from .sampling import Mu, Rounding, euler, flow_times, rounded
+from .shortage import out_of_memory_explained
 from .text_base import PromptEncoder
+
+if TYPE_CHECKING:
+    from .placement import Placement
 
 CELL = 16  # pixels per token
 
@@ -71,6 +74,7 @@ class FluxModel(ABC):
     ) -> None:
         self.transformer, self.autoencoder, self.text, self.identity = transformer, autoencoder, text, identity
         self.references, self.contrasted = references, contrasted
+        self.placement: Placement | None = None  # where the weights are, once that has been said (placement.py)
         self.loras: dict[str, Lora] = {}  # that have been fitted to it, by identity (lora/fit.py)
         first = transformer.img_in.weight
         self.device, self.dtype = first.device, first.dtype  # of computing; the weights may lie elsewhere, and narrower
@@ -85,15 +89,28 @@ class FluxModel(ABC):
     def mu(self) -> Mu:
         """How far flow times are shifted."""
 
+    @property
+    def policy(self) -> str:
+        """Of offloading."""
+        return "none" if self.placement is None else self.placement.policy
+
+    def release(self) -> None:
+        """Let go of what can be made again, and of weights on the device that lie elsewhere, too."""
+        self.text.forget()
+        if self.placement is not None:
+            self.placement.clear()
+
     @torch.inference_mode()
     def encode_picture(self, picture: Tensor) -> Tensor:
         """[1, 3, H, W] in 0..1, sides multiples of 16 -> latent."""
-        return self.autoencoder.encode(picture.to(self.device))
+        with out_of_memory_explained("encoding a picture", self.device, self.policy):
+            return self.autoencoder.encode(picture.to(self.device))
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
         """Latent -> [1, 3, H, W] in 0..1, float32."""
-        return self.autoencoder.decode(latent)
+        with out_of_memory_explained("decoding a picture", self.device, self.policy):
+            return self.autoencoder.decode(latent)
 
     def noise(self, seed: int, width: int, height: int) -> Tensor:
         """Gaussian noise of a picture's latent. Drawn on the CPU, so that a seed means the same on every device."""
@@ -142,7 +159,7 @@ class FluxModel(ABC):
             )
         rows, columns = noise.shape[-2:]
         times, held, x = self._start(noise, picture, strength, steps)
-        with wearing(loras), out_of_memory_explained("making a picture"):
+        with wearing(loras), out_of_memory_explained("making a picture", self.device, self.policy):
             shown = self._shown(references)
             predict = self._prediction(_mix(prompt), rows, columns, shown, guidance)
             against = None
@@ -217,24 +234,6 @@ class FluxModel(ABC):
 def tokens_of(latent: Tensor) -> Tensor:
     """[B, C, h, w] -> [B, h w, C], in reading order."""
     return rearrange(latent, "b c h w -> b (h w) c")
-
-
-@contextlib.contextmanager
-def out_of_memory_explained(doing: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into Koshi's."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        free = total = 0
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            free, total = torch.cuda.mem_get_info()
-        raise KoshiError(
-            "out_of_memory",
-            f"The graphics card ran out of memory while {doing} ({free / 1e9:.1f} of {total / 1e9:.1f} GB are free).",
-            "Render at a smaller size, offload the model (KOSHI_OFFLOAD=model or block), choose another, or close "
-            "other programs that use the card.",
-        ) from error
 
 
 def _mix(prompt: str | Mix) -> Mix:

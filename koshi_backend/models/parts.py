@@ -2,8 +2,7 @@
 """Where the parts of a model are: in one diffusers folder, or gathered around a single file.
 
 What a single file does not hold is looked for beside it, in the ComfyUI tree that it is in, and among the models that
-are installed, in this order; it is known by its tensors, not by its name. Standard library only, but for the hub's
-client where the cache is asked.
+are installed, in this order; it is known by its tensors, not by its name. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 from ..errors import KoshiError, problem, raise_problems
 from .checkpoint import Part
 from .checkpoint_contents import CELLS, FAMILY_NAMES, Contents, Family, contents
+from .hub_cache import snapshot_folder
 from .registry import MODELS, PARTS, TINY_FOLDER, ModelInfo, Traits, file_traits, folder_traits
 
 log = logging.getLogger(__name__)
@@ -99,13 +99,7 @@ def snapshot(info: ModelInfo) -> Path | None:
     """A named model's folder on this computer, which may hold only some of its files. Asks no network."""
     if not info.repository:
         return TINY_FOLDER
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(info.repository, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    return snapshot_folder(info.repository)
 
 
 def part_of(family: Family, name: str) -> Part:

@@ -2,117 +2,137 @@
 """Where a model's weights lie when the graphics card is too small for all of them.
 
 "none": everything stays on the card. "model": the transformer and the text networks lie in memory and take turns on
-the card, so that the largest of them has to fit. "block": every layer comes for the moment it computes; little has to
-fit, and each step moves all weights over the bus. The autoencoder stays on the card under each: it is used twice a
-frame and takes .17 GB. The results are the same to the bit.
+the card, so that the largest of them has to fit. "block": of whoever's turn it is, there is what its blocks share, the
+block that computes and the one after it, which is fetched meanwhile; each step moves all weights over the bus, and the
+pictures are encoded and decoded with the card to themselves. The autoencoder stays on the card under each: it takes
+.17 GB. The results are the same to the bit. On a processor what is not needed lies in a scratch file.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import KoshiError
-from .model import FluxModel
+from ..paths import cache_folder
+from .budget import Offload
+from .residence import Guest, Ledger, Scratch, own_tensors
+
+if TYPE_CHECKING:
+    from .model import FluxModel
 
 log = logging.getLogger(__name__)
 
-Offload = Literal["none", "model", "block"]
+POLICIES: tuple[Offload, ...] = get_args(Offload)
 
 
-def pick_offload(wanted: str | None = None) -> Offload:
-    """The policy asked for (argument, else KOSHI_OFFLOAD), else none. Raises KoshiError("bad_value")."""
-    name = wanted or os.environ.get("KOSHI_OFFLOAD") or "none"
-    for known in get_args(Offload):
-        if name == known:
-            return known
-    raise KoshiError("bad_value", f"offload is {name!r}.", "Use none, model or block.")
+class Placement:
+    """Who of a model's networks is on the device. ledger: bytes of theirs there, now and at most.
 
+    under "none" nobody is a guest, and nothing is counted.
+    """
 
-def place(model: FluxModel, device: torch.device, offload: Offload) -> FluxModel:
-    """Make a model whose parts lie in memory compute on `device`."""
-    model.autoencoder.to(device)
-    networks = [model.transformer, *(part for part in vars(model.text).values() if isinstance(part, nn.Module))]
-    if offload == "none":
+    def __init__(self, model: FluxModel, device: torch.device, policy: Offload) -> None:
+        self._model, self._device, self.policy = model, device, policy
+        self.ledger = Ledger()
+        self._guests: list[Guest] = []
+        self._scratch = Scratch(cache_folder() / "scratch") if device.type == "cpu" else None
+        self._hooks_of_pictures = False
+
+    def adopt(self, networks: list[nn.Module]) -> None:
+        """Place networks that have their weights."""
         for network in networks:
-            network.to(device)
-        return model
-    model.device = device
-    turn: list[Visitor] = []
-    for network in networks:
-        _pin(network, device)
-        # Inputs are made where the weights are, which is not where they will be.
-        network.register_forward_pre_hook(lambda _, *given: _to(given, device), with_kwargs=True)
-        # Each layer sees to it, not the network alone: cached references run them one by one (flux2_cached.py).
-        layers = [layer for layer in network.modules() if next(layer.parameters(recurse=False), None) is not None]
-        if offload == "model":
-            visitor = Visitor(network, device)
-            for module in (network, *layers):
-                module.register_forward_pre_hook(lambda *_, visitor=visitor: _take_turns(turn, visitor))
-            continue
-        for name, buffer in list(network.named_buffers()):
-            _set_buffer(network, name, buffer.to(device))
-        for layer in layers:
-            _visit_for_each_call(layer, device)
+            if self.policy == "none":
+                network.to(self._device)
+                continue
+            guest = Guest(network, self._device, self.ledger, self.policy == "block")
+            guest.pack(self._scratch)
+            self._guests.append(guest)
+            self._hook(network, guest)
+
+    def lower(self) -> Offload | None:
+        """Go to the next policy, in place; None if there is none. LoRAs that have been fitted still fit.
+
+        Raises MemoryError, or torch's errors, where memory cannot take the weights: the model is of no use then.
+        """
+        if self.policy == POLICIES[-1]:
+            return None
+        self.clear()
+        before, self.policy = self.policy, POLICIES[POLICIES.index(self.policy) + 1]
+        if before == "none":
+            self._model.text.reads_to = torch.device("cpu")
+            self.adopt(self._networks())
+        for guest in self._guests:
+            guest.streamed = self.policy == "block"
+        self._watch_pictures()
+        return self.policy
+
+    def clear(self) -> None:
+        """Let all guests leave."""
+        for guest in self._guests:
+            guest.leave()
+
+    def start(self) -> None:
+        """Place all that is there, and what will be read later when it is."""
+        self._model.autoencoder.to(self._device)
+        self._model.device = self._model.text.device = self._device
+        self._model.text.on_read = self.adopt
+        self.adopt(self._networks())
+        self._watch_pictures()
+
+    def _networks(self) -> list[nn.Module]:
+        text = self._model.text
+        return [self._model.transformer, *(text.networks if text.is_read else ())]
+
+    def _take_turn(self, guest: Guest) -> None:
+        if not guest.there:
+            self.clear()
+            guest.come()
+
+    def _hook(self, network: nn.Module, guest: Guest) -> None:
+        """Let layers see to it that their weights are there.
+
+        Each layer does, not the network alone: cached references run them one by one (flux2_cached.py).
+        """
+        device = self._device
+
+        def enter(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+            # Inputs are made where the weights are, which is not where they will be.
+            self._take_turn(guest)
+            return _to(args, device), _to(kwargs, device)
+
+        def arrive(layer: nn.Module, _: Any) -> None:
+            self._take_turn(guest)
+            if guest.streamed and layer in guest.block_of:
+                guest.stream.need(guest.block_of[layer])
+
+        network.register_forward_pre_hook(enter, with_kwargs=True)
+        for layer in network.modules():
+            if layer in guest.tables:
+                home = next(layer.parameters()).device
+                layer.register_forward_pre_hook(lambda _, args, home=home: _to(args, home))
+                layer.register_forward_hook(lambda _, args, out: out.to(device))
+            elif own_tensors(layer):
+                layer.register_forward_pre_hook(arrive)
+
+    def _watch_pictures(self) -> None:
+        """Under "block" pictures are encoded and decoded alone: what they need in between is more than the weights."""
+        if self.policy == "block" and not self._hooks_of_pictures:
+            self._hooks_of_pictures = True
+            for half in (self._model.autoencoder.encoder, self._model.autoencoder.decoder):
+                half.register_forward_pre_hook(lambda *_: self.clear())
+
+
+def place(model: FluxModel, device: torch.device, policy: Offload) -> FluxModel:
+    """Make a model compute on `device`. Under "none" its parts may be there already, else they lie in memory.
+
+    model.placement says from then on who is there, and goes to the next policy.
+    """
+    model.placement = Placement(model, device, policy)
+    model.placement.start()
     return model
-
-
-class Visitor:
-    """A module whose weights lie in memory and can be on the device for a while. They never change there."""
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.device, self.there = device, False
-        self._homes = [(tensor, tensor.data) for tensor in (*module.parameters(), *module.buffers())]
-
-    def come(self) -> None:
-        if not self.there:
-            for tensor, home in self._homes:
-                tensor.data = home.to(self.device, non_blocking=True, copy=True)
-            self.there = True
-
-    def leave(self) -> None:
-        if self.there:
-            for tensor, home in self._homes:
-                tensor.data = home
-            self.there = False
-
-
-def _take_turns(turn: list[Visitor], visitor: Visitor) -> None:
-    """Let a network come, after the one that is there has left. `turn` holds who is there."""
-    if turn != [visitor]:
-        for other in turn:
-            other.leave()
-        turn[:] = [visitor]
-        visitor.come()
-
-
-def _visit_for_each_call(layer: nn.Module, device: torch.device) -> None:
-    visitor = Visitor(layer, device)
-
-    def come(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        visitor.come()
-        return _to(args, device), _to(kwargs, device)
-
-    def leave(_: nn.Module, args: Any, output: Any) -> None:
-        visitor.leave()
-
-    layer.register_forward_pre_hook(come, with_kwargs=True)
-    layer.register_forward_hook(leave, always_call=True)  # also when the card's memory ran out
-
-
-def _pin(network: nn.Module, device: torch.device) -> None:
-    """Lock the weights' pages, from which a card fetches two to three times as fast."""
-    if device.type != "cuda":
-        return
-    try:
-        for tensor in network.parameters():
-            tensor.data = tensor.data.pin_memory()
-    except RuntimeError as error:
-        log.warning("the weights could not be locked in memory, so that they move more slowly: %s", error)
 
 
 def _to(value: Any, device: torch.device) -> Any:
@@ -122,8 +142,3 @@ def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {key: _to(item, device) for key, item in value.items()}
     return tuple(_to(item, device) for item in value) if type(value) is tuple else value
-
-
-def _set_buffer(network: nn.Module, name: str, value: Tensor) -> None:
-    *path, last = name.split(".")
-    setattr(network.get_submodule(".".join(path)), last, value)

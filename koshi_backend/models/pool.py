@@ -10,81 +10,44 @@ from pathlib import Path
 import torch
 
 from ..errors import KoshiError
+from .budget import Need, Offload, Wanted, budget, choose, pick_offload, pick_vram
+from .checkpoint import FETCH_AGAIN
 from .family import load_family
 from .identity import model_identity
+from .installed import installed_files, installed_folder
 from .model import FluxModel
-from .parts import ModelFiles, folder_files, single_files, snapshot
-from .placement import Offload, pick_offload, place
-from .registry import MODELS, PARTS, SETTINGS, TINY_FOLDER, ModelInfo, Traits, find_model, find_traits, is_whole
+from .parts import ModelFiles, folder_files, single_files
+from .placement import POLICIES
+from .pull import LogProgress, pull
+from .quantise import Quantise, pick_quantise
+from .registry import TINY_FOLDER, Traits, find_model, find_traits
+from .shortage import OutOfMemory, release
+from .text_states import PromptStore
+
+__all__ = ["installed_files", "installed_folder", "load_model", "model_files", "pick_device", "pick_dtype"]
 
 log = logging.getLogger(__name__)
 
-_loaded: dict[tuple[str, Traits, torch.device, torch.dtype, Offload], FluxModel] = {}
-
-
-def installed_folder(name: str) -> Path | None:
-    """The folder of a named model's files if they are all there; looks nowhere but on this machine."""
-    files = installed_files(MODELS[name])
-    return None if files is None else files.name if files.name.is_dir() else files.name.parent
-
-
-def installed_files(info: ModelInfo) -> ModelFiles | None:
-    """A named model's files: its diffusers folders where they are whole, else its single file and what goes with it."""
-    folder = snapshot(info)
-    if folder is None:
-        return None
-    if is_whole(folder, PARTS[info.traits.family]):
-        return folder_files(folder, info.traits)
-    try:
-        return single_files(folder / info.file, info.traits) if (folder / info.file).is_file() else None
-    except KoshiError as error:
-        log.info("%s is there without all of its parts: %s", info.title, error)
-        return None
-
-
-def _wanted(info: ModelInfo) -> list[str]:
-    return [*SETTINGS, *(f"{part}/*" for part in PARTS[info.traits.family])]
+_loaded: dict[tuple[str, Traits, torch.device, torch.dtype, Wanted, float | None], FluxModel] = {}
 
 
 def model_files(name: str) -> ModelFiles:
     """Where a model's parts are; a model from the hub is downloaded on first use, with progress on stderr.
 
-    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file" | "download_failed" | "downloads_off").
+    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file"), and as `pull` does.
     """
     found, traits = find_model(name), find_traits(name)
     if isinstance(found, Path):
         return folder_files(found, traits) if found.is_dir() else single_files(found, traits)
     if not found.repository:
         return folder_files(TINY_FOLDER, traits)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError
-
     there = installed_files(found)  # looked up first: a model that is there needs no network
-    if there is not None:
-        return there
-    if constants.HF_HUB_OFFLINE:  # Blender starts the backend so where its online access is off
-        raise KoshiError(
-            "downloads_off",
-            f"{found.title} is not on this computer, and downloads are off.",
-            "In Blender turn on Preferences > System > Network > Allow Online Access, press Stop in Koshi's own, and "
-            "render again. Elsewhere, unset HF_HUB_OFFLINE.",
-        )
-    log.info("downloading %s, %.0f GB, licence %s", found.title, found.download_gb, found.licence)
-    try:
-        return folder_files(Path(snapshot_download(found.repository, allow_patterns=_wanted(found))), traits)
-    except GatedRepoError as error:
-        raise KoshiError(
-            "download_failed",
-            f"{found.title} is a gated model ({found.licence}).",
-            f"Accept its licence on the hub's page of {found.repository}, then log in with `hf auth login`.",
-        ) from error
-    except Exception as error:  # the hub's client raises errors of several HTTP libraries
-        log.exception("download of %s failed", found.repository)
-        raise KoshiError(
-            "download_failed",
-            f"{found.title} could not be downloaded ({type(error).__name__}).",
-            f"Check the network, or fetch {found.repository} elsewhere and give the folder's path as the model.",
-        ) from error
+    if there is None:
+        pull(found, LogProgress())
+        there = installed_files(found)
+    if there is None:
+        raise KoshiError("bad_model", f"{found.title} was fetched, and yet parts are missing.", FETCH_AGAIN)
+    return there
 
 
 def pick_device(wanted: str | torch.device | None = None) -> torch.device:
@@ -131,20 +94,41 @@ def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch
     return wanted
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype, offload: Offload | None = None) -> FluxModel:
+def load_model(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    offload: Wanted | None = None,
+    vram: float | None = None,
+    quantize: Quantise | None = None,
+) -> FluxModel:
     """The loaded model. The last one used stays; another one takes its place.
 
-    offload: as `pick_offload` chooses when None; a processor has nothing to offload to.
+    offload, vram, quantize: as `pick_offload`, `pick_vram` and `pick_quantise` choose when None. Where memory runs out
+    while it is loaded, it is loaded once more at the next policy. Raises KoshiError; "out_of_memory" if that does not
+    help.
     """
-    files, policy = model_files(name), pick_offload(offload)
-    identity = model_identity(files)
-    key = (identity, files.traits, device, dtype, policy)
+    files, wanted, limit = model_files(name), pick_offload(offload), pick_vram(vram)
+    narrow = pick_quantise(quantize)
+    identity = model_identity(files, narrow)
+    key = (identity, files.traits, device, dtype, wanted, limit)
     if key not in _loaded:
         _loaded.clear()  # before the next one is loaded: two would not fit on most cards
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        if device.type == "cpu" or policy == "none":
-            _loaded[key] = load_family(files, device, dtype, identity)
-        else:
-            _loaded[key] = place(load_family(files, torch.device("cpu"), dtype, identity), device, policy)
+        release(device)
+        free, tried = budget(device, limit), list[Offload]()
+
+        def choice(need: Need) -> Offload:
+            lower = POLICIES[min(POLICIES.index(tried[0]) + 1, len(POLICIES) - 1)] if tried else None
+            tried.append(lower or choose(wanted, need, free))
+            return tried[-1]
+
+        for last in (False, True):
+            try:
+                _loaded[key] = load_family(files, device, dtype, identity, PromptStore(), choice, narrow)
+                break
+            except OutOfMemory as error:
+                if last or not tried:
+                    raise
+                log.warning("%s It is loaded once more.", error.message)
+            release(device)
     return _loaded[key]

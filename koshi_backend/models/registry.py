@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -25,6 +26,8 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "flux2": ("transformer", "vae", "text_encoder", "tokenizer"),
     "flux3": ("transformer", "vae", "text_encoder", "tokenizer"),
 }
+# What names of quantised files end in: flux-2-klein-4b-fp8, flux1-dev-Q4_K_S, flux1-dev_fp8_scaled.
+_QUANTISED = re.compile(r"([-_.](fp8|e4m3fn|e5m2|scaled|mixed|int8|nf4|bnb|4bit|bf16|fp16|f16|q\d(_[0-9klms]+)*))+$")
 SETTINGS = ("model_index.json", "koshi.json", "scheduler/*")
 
 
@@ -233,8 +236,10 @@ def find_traits(name: str) -> Traits:
 
 
 def published(file: Path) -> ModelInfo | None:
-    """The model whose published file has this name and may hold this transformer."""
-    named = (info for info in MODELS.values() if info.file and info.file == file.name.lower())
+    """The model whose published file has this name, but for what quantised files add to it, and may hold this
+    transformer."""
+    name = _QUANTISED.sub("", file.stem.lower())
+    named = (info for info in MODELS.values() if info.file and Path(info.file).stem == name)
     return next((info for info in named if not _contradiction(info, contents(file))), None)
 
 
@@ -267,11 +272,11 @@ def _parted(name: str) -> tuple[Path | None, str | None]:
 
 def _check_file(file: Path) -> None:
     refuse_pickle(file)
-    if file.suffix.lower() != ".safetensors":
+    if file.suffix.lower() not in (".safetensors", ".gguf"):
         raise KoshiError(
             "bad_model_file",
-            f"{file} is not a safetensors file.",
-            "Koshi reads .safetensors files and folders of them.",
+            f"{file} is neither a safetensors nor a GGUF file.",
+            "Koshi reads .safetensors and .gguf files, and folders of the former.",
         )
     if contents(file).family is None:
         raise KoshiError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
 
 from .text_base import TextSettings, TextState, read_settings, tokenize, warn_if_cut
@@ -29,7 +30,7 @@ class TextEncoder(LanguageEncoder):
         )
         return text
 
-    def _encode(self, prompt: str) -> TextState:
+    def _tokens(self, prompt: str) -> list[Tensor]:
         tokens = tokenize(self.tokenizer, self.chat(self.tokenizer, prompt), prompt, self.settings.length)
         warn_if_cut(tokens, prompt)
-        return self._stacked(tokens)
+        return [tokens.ids, tokens.mask]

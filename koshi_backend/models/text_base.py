@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ..errors import KoshiError
 from .checkpoint import FETCH_AGAIN
+from .text_states import PromptStore
 
 log = logging.getLogger(__name__)
 
 _CACHE_SIZE = 64  # prompts; one of Klein 4B's takes 512 x 7680 x 2 bytes = 7.9 MB, one of FLUX.2 dev's 15.7 MB
+_FORMAT = 1  # raise it whenever the same tokens would be encoded otherwise
 
 
 class TextState(NamedTuple):
@@ -55,10 +59,43 @@ def read_settings(folder: Path, default: TextSettings = TextSettings()) -> TextS
 
 
 class PromptEncoder(ABC):
-    """Prompts -> states, on the device of the network. The last few prompts are remembered."""
+    """Prompts -> states. The last few prompts are remembered, and more of them on disk where there is a store.
 
-    def __init__(self) -> None:
+    The networks have no weights before the first prompt that is not known, unless `read` is called.
+    device: where the weights are read to, and the states are. store: with `identity`, a hash of the encoder's files.
+    on_read: is called once, with the networks, after they have got their weights.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._cache: dict[str, TextState] = {}
+        self._unread: list[Callable[[torch.device], None]] = []
+        self.device, self.reads_to, self.dtype = device, device, dtype
+        self.store: PromptStore | None = None
+        self.identity = ""
+        self.on_read: Callable[[list[nn.Module]], None] | None = None
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [part for part in vars(self).values() if isinstance(part, nn.Module)]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the networks have their weights."""
+        return not self._unread
+
+    def read(self) -> None:
+        """Give the networks their weights, if they have none yet."""
+        if self._unread:
+            with torch.inference_mode(False):  # else nobody could move them later
+                for fill in self._unread:
+                    fill(self.reads_to)
+                self._unread = []
+                if self.on_read is not None:
+                    self.on_read(self.networks)
+
+    def forget(self) -> None:
+        """Let go of the prompts that are remembered in memory."""
+        self._cache.clear()
 
     @torch.inference_mode()
     def encode(self, prompts: list[str]) -> TextState:
@@ -84,6 +121,20 @@ class PromptEncoder(ABC):
         pooled = [state.pooled for state in states if state.pooled is not None]
         return TextState(mean([state.states for state in states]), mean(pooled) if pooled else None)
 
+    def key(self, given: Sequence[Tensor]) -> str:
+        """Of a prompt's entry in the store. given: what `_tokens` makes of it, in which text, template and length are.
+
+        Versions and the card count, for sums differ in their last bits.
+        """
+        facts = [_FORMAT, self.identity, type(self).__name__, self._facts(), str(self.dtype), self.device.type]
+        facts += [torch.__version__, transformers.__version__]
+        if self.device.type == "cuda":
+            facts.append(torch.cuda.get_device_name(self.device))
+        told = hashlib.sha256(json.dumps(facts).encode())
+        for tensor in given:
+            told.update(f"{tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        return told.hexdigest()
+
     def _remembered(self, prompt: str) -> TextState:
         if prompt not in self._cache:
             state = self._encode(prompt)
@@ -92,9 +143,32 @@ class PromptEncoder(ABC):
             self._cache[prompt] = state
         return self._cache[prompt]
 
-    @abstractmethod
     def _encode(self, prompt: str) -> TextState:
-        """One prompt, in inference mode."""
+        """One prompt, in inference mode: from the store where it is known."""
+        given = self._tokens(prompt)
+        key = self.key(given) if self.store is not None else ""
+        known = self.store.get(key) if self.store is not None else None
+        if known is not None and "states" in known:
+            pooled = known.get("pooled")
+            return TextState(known["states"].to(self.device), None if pooled is None else pooled.to(self.device))
+        self.read()
+        made = self._run(given)
+        state = TextState(made.states.to(self.device), None if made.pooled is None else made.pooled.to(self.device))
+        if self.store is not None:
+            self.store.put(key, {"states": state.states} | ({} if state.pooled is None else {"pooled": state.pooled}))
+        return state
+
+    def _facts(self) -> list[Any]:
+        """What else a state depends on, beside files and tokens."""
+        return []
+
+    @abstractmethod
+    def _tokens(self, prompt: str) -> list[Tensor]:
+        """What the networks are given for one prompt, in memory."""
+
+    @abstractmethod
+    def _run(self, given: list[Tensor]) -> TextState:
+        """The networks, in inference mode, on what `_tokens` has made."""
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from .text_base import (
@@ -26,7 +27,7 @@ from .text_base import (
     tokenize,
     warn_if_cut,
 )
-from .text_networks import build, fill, read_config
+from .text_networks import build, prepare, read_config
 
 log = logging.getLogger(__name__)
 
@@ -47,45 +48,58 @@ class Flux1TextEncoder(PromptEncoder):
         length: int = 512,
         weights: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
-        super().__init__()
+        super().__init__(device, dtype)
         self.length = read_settings(folder, TextSettings(length=length)).length
         self.clip_tokenizer = load_tokenizer(folder / "tokenizer")
         self.t5_tokenizer = load_tokenizer(folder / "tokenizer_2")
-        self.clip = _load_clip(folder / "text_encoder", weights, device, dtype)
-        self.t5 = _load_t5(folder / "text_encoder_2", weights, device, dtype)
+        self.clip, clip = _open_clip(folder / "text_encoder", weights, device, dtype)
+        self.t5, t5 = _open_t5(folder / "text_encoder_2", weights, dtype)
+        self._unread = [clip, t5]
         check_vocabulary(self.clip_tokenizer, folder / "tokenizer", self.clip.config.vocab_size)
         check_vocabulary(self.t5_tokenizer, folder / "tokenizer_2", self.t5.config.vocab_size)
 
-    def _encode(self, prompt: str) -> TextState:
+    def _tokens(self, prompt: str) -> list[Tensor]:
         tokens = tokenize(self.t5_tokenizer, prompt, prompt, self.length)
         warn_if_cut(tokens, prompt)
-        states = self.t5(input_ids=tokens.ids.to(self.t5.shared.weight.device)).last_hidden_state
         most = min(self.clip_tokenizer.model_max_length, self.clip.config.max_position_embeddings)  # 77
-        tokens = tokenize(self.clip_tokenizer, prompt, prompt, most)
-        if tokens.cut:  # no warning: FLUX.1 is made for prompts longer than CLIP reads
-            log.info("CLIP reads %d tokens; the last %d words reach the model through T5 alone", most, tokens.lost)
-        pooled = self.clip(input_ids=tokens.ids.to(self.clip.device)).pooler_output
-        return TextState(states, pooled)
+        short = tokenize(self.clip_tokenizer, prompt, prompt, most)
+        if short.cut:  # no warning: FLUX.1 is made for prompts longer than CLIP reads
+            log.info("CLIP reads %d tokens; the last %d words reach the model through T5 alone", most, short.lost)
+        return [tokens.ids, short.ids]
+
+    def _run(self, given: list[Tensor]) -> TextState:
+        long, short = given
+        states = self.t5(input_ids=long.to(self.t5.shared.weight.device)).last_hidden_state
+        return TextState(states, self.clip(input_ids=short.to(self.clip.device)).pooler_output)
 
 
-def _load_clip(folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> Any:
+_Fill = Callable[[torch.device], None]
+
+
+def _open_clip(
+    folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype
+) -> tuple[Any, _Fill]:
     config = read_config(folder, CLIPTextConfig)
     model = build(CLIPTextModel, config, folder)
-    fill(model, weights.get(folder.name, folder), "clip", _plain_clip, device, dtype)
+    filled = prepare(model, weights.get(folder.name, folder), "clip", _plain_clip, dtype)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # counted, in no file
             module.position_ids = torch.arange(config.max_position_embeddings, device=device)[None]
-    return model
+    return model, filled
 
 
-def _load_t5(folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> Any:
+def _open_t5(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype) -> tuple[Any, _Fill]:
     config = read_config(folder, T5Config)
     model = build(T5EncoderModel, config, folder)
     # float16 does not hold what comes out of `wo` (https://github.com/huggingface/transformers/issues/20287).
     path, half = weights.get(folder.name, folder), dtype is torch.float16
-    fill(model, path, "t5", _plain_t5, device, dtype, lambda name: half and name.endswith(".wo.weight"))
-    model.encoder.embed_tokens = model.shared
-    return model
+    filled = prepare(model, path, "t5", _plain_t5, dtype, lambda name: half and name.endswith(".wo.weight"))
+
+    def fill(device: torch.device) -> None:
+        filled(device)
+        model.encoder.embed_tokens = model.shared
+
+    return model, fill
 
 
 def _plain_clip(name: str) -> str | None:

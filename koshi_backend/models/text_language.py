@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -24,12 +25,11 @@ from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
-    Tokens,
     check_vocabulary,
     load_tokenizer,
     read_settings,
 )
-from .text_networks import build, fill, read_config
+from .text_networks import build, prepare, read_config
 
 
 class LanguageEncoder(PromptEncoder):
@@ -52,7 +52,7 @@ class LanguageEncoder(PromptEncoder):
     def __init__(
         self, folder: Path, device: torch.device, dtype: torch.dtype, weights: Mapping[str, Path] = MappingProxyType({})
     ) -> None:
-        super().__init__()
+        super().__init__(device, dtype)
         self.settings = read_settings(folder, self.default)
         self.tokenizer = load_tokenizer(folder / "tokenizer", self.chat)
         self.model = self._load(folder / "text_encoder", weights, device, dtype)
@@ -72,23 +72,27 @@ class LanguageEncoder(PromptEncoder):
         model = build(self.kind, config, folder)
         model.norm = nn.Identity()
         path = weights.get(folder.name, folder)
-        fill(model, path, self.part, lambda name: language_name(name, layers, self.eyes), device, dtype)
+        plain = partial(language_name, layers=layers, eyes=self.eyes)
+        self._unread.append(prepare(model, path, self.part, plain, dtype))
         model.rotary_emb = type(model.rotary_emb)(config=config).to(device)  # computed, in no file
         return model
 
-    def _stacked(self, tokens: Tokens, places: Tensor | None = None) -> TextState:
+    def _facts(self) -> list[Any]:
+        return [list(self.settings.layers)]
+
+    def _run(self, given: list[Tensor]) -> TextState:
         """The states after the chosen layers, stacked along the channels.
 
         Pads are masked inside of the model, yet all positions go to the transformer: all families were trained so.
-        places: positions [1, length], where they are not simply counted.
+        given: ids, mask, and positions [1, length] where they are not simply counted.
         """
-        device = self.model.embed_tokens.weight.device
+        ids, mask, *places = (part.to(self.model.embed_tokens.weight.device) for part in given)
         states = self.model(
-            input_ids=tokens.ids.to(device),
-            attention_mask=tokens.mask.to(device),
+            input_ids=ids,
+            attention_mask=mask,
             output_hidden_states=True,
             use_cache=False,
-            **({} if places is None else {"position_ids": places.to(device)}),
+            **({"position_ids": places[0]} if places else {}),
         ).hidden_states
         return TextState(torch.cat([states[k] for k in self.settings.layers], dim=-1))
 

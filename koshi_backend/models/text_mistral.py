@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from transformers import Mistral3Config, MistralConfig, MistralModel
 
-from .text_base import TextSettings, TextState, tokenize, warn_if_cut
+from .text_base import TextSettings, tokenize, warn_if_cut
 from .text_language import LanguageEncoder
 
 # flux2/src/flux2/system_messages.py. The line break belongs to it: the transformer was trained on exactly this.
@@ -41,11 +42,11 @@ class MistralTextEncoder(LanguageEncoder):
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
         return text
 
-    def _encode(self, prompt: str) -> TextState:
+    def _tokens(self, prompt: str) -> list[Tensor]:
         prompt = prompt.replace("[IMG]", "")  # the mark of a picture, of which there is none
         chat = self.chat(self.tokenizer, prompt)
         bos = self.tokenizer.bos_token
         special = bos is None or not chat.startswith(bos)
         tokens = tokenize(self.tokenizer, chat, prompt, self.settings.length, special)
         warn_if_cut(tokens, prompt)
-        return self._stacked(tokens)
+        return [tokens.ids, tokens.mask]

@@ -18,6 +18,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from ..errors import KoshiError, problem, raise_problems
 from .checkpoint import FETCH_AGAIN, Part
+from .layout import Source
+from .quantised import put_quantised
 from .tensor_files import TensorFiles
 from .text_base import unreadable
 from .widening import held_as, widen_at_use
@@ -53,17 +55,16 @@ def build(kind: type[PreTrainedModel], config: Any, folder: Path) -> Any:
         raise unreadable("text encoder", folder, error) from error
 
 
-def fill(
+def prepare(
     net: nn.Module,
     path: Path,
     part: Part,
     plain: Callable[[str], str | None],
-    device: torch.device,
     dtype: torch.dtype,
     exact: Callable[[str], bool] = lambda name: False,
-) -> None:
-    """Give a network its weights, in `dtype` (float32 where `exact` says so) or as `held_as` has them for it, and
-    freeze it.
+) -> Callable[[torch.device], None]:
+    """Compare a network with its files. Returns what gives it its weights on a device, in `dtype` (float32 where
+    `exact` says so) or as `held_as` has them for it, and freezes it.
 
     path: a folder of shards, or a file, which may hold other parts of a model as well. part: which it is.
     plain: a tensor's name without the prefixes that differ between files and versions; None for what is known
@@ -77,6 +78,8 @@ def fill(
     for short, shape in shapes.items():
         if short not in stored:
             faults.append(problem(short, "this tensor is missing."))
+        elif fault := files.fault(stored[short]):
+            faults.append(problem(stored[short], fault))
         elif (found := files.shapes[stored[short]]) != shape:
             faults.append(problem(stored[short], f"the tensor has shape {found}, not {shape}."))
         elif not files.is_floating(stored[short]):
@@ -85,12 +88,23 @@ def fill(
         problem(name, "Koshi does not know this tensor.") for short, name in stored.items() if short not in shapes
     ]
     raise_problems("bad_model", f"The text encoder in {path}", faults)
-    read = {}
-    for short in shapes:
-        name = stored[short]
-        kind = torch.float32 if exact(short) else held_as(files.kind(name), device, dtype)
-        read[short] = files.read(name, device, kind)
-    net.load_state_dict({name: read[short] for name, short in wanted.items()}, strict=True, assign=True)
-    if dtype is torch.float32:
-        widen_at_use(net)
-    net.eval().requires_grad_(False)
+
+    layers = {f"{name}.weight" for name, layer in net.named_modules() if type(layer) is nn.Linear}
+
+    def fill(device: torch.device) -> None:
+        read, packed = {}, {}
+        for name, short in wanted.items():
+            origin = stored[short]
+            if name in layers and files.is_packed(origin) and not exact(short):
+                packed[name] = [files.packed(origin, device)], Source((origin,))
+            elif short not in read:
+                kind = torch.float32 if exact(short) else held_as(files.kind(origin), device, dtype)
+                read[short] = files.read(origin, device, kind)
+        state = {name: read[short] for name, short in wanted.items() if name not in packed}
+        put_quantised(net, packed, state, dtype)
+        net.load_state_dict(state, strict=True, assign=True)
+        if dtype is torch.float32:
+            widen_at_use(net)
+        net.eval().requires_grad_(False)
+
+    return fill

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLTextConfig, Qwen3VLTextModel
 
 from .checkpoint import Part
-from .text_base import TextSettings, TextState, tokenize, warn_if_cut
+from .text_base import TextSettings, tokenize, warn_if_cut
 from .text_language import LanguageEncoder
 
 PAD_MULTIPLE = 80
@@ -41,11 +42,11 @@ class QwenVLTextEncoder(LanguageEncoder):
         )
         return text
 
-    def _encode(self, prompt: str) -> TextState:
+    def _tokens(self, prompt: str) -> list[Tensor]:
         chat = self.chat(self.tokenizer, prompt)
         needed = len(self.tokenizer(chat)["input_ids"])
         length = min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.settings.length)
         tokens = tokenize(self.tokenizer, chat, prompt, length)
         warn_if_cut(tokens, prompt)
         places = torch.arange(length)[None].masked_fill(tokens.mask == 0, _PAD_POSITION)
-        return self._stacked(tokens, places)
+        return [tokens.ids, tokens.mask, places]

@@ -77,13 +77,20 @@ def _widened(weight: Tensor) -> Tensor:
 
     Where gradients are wanted it never does: autograd keeps what it needs for the way back without a sign of it.
     """
-    if weight.ndim < 2 or weight.device.type != "cpu" or torch.is_grad_enabled() or _room.lent() is not None:
+    if weight.ndim < 2 or weight.device.type != "cpu":
         return weight.to(torch.float32)
-    count = math.prod(weight.shape)
+    return room(tuple(weight.shape)).copy_(weight)
+
+
+def room(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor with nothing in it yet, on the processor: the thread's room where it is free."""
+    if torch.is_grad_enabled() or _room.lent() is not None:
+        return torch.empty(shape)
+    count = math.prod(shape)
     if len(_room.place) < count:
         with torch.inference_mode(False):  # or it could not be written to outside of that mode
             _room.place = torch.empty(0)  # the smaller one goes first
             _room.place = torch.empty(count)
-    wide = _room.place[:count].view(weight.shape).copy_(weight)
+    wide = _room.place[:count].view(shape)
     _room.lent = weakref.ref(wide)
     return wide

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`koshi models pull`: a model's files from the hub into the Hugging Face cache, and nothing that is not needed.
+
+Before the first byte: is the model gated, is there a token that is let in, is there room. A model counts as installed
+once all of it is there and every checksum is right: `refs/main`, by which it is found, is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Cancelled, KoshiError
+from .hub_cache import RECORD, Known, hub_folder, read_record, repository_folder, snapshot_folder
+from .identity import remember
+from .installed import installed_files
+from .pull_file import PARTIAL, fetch
+from .pull_plan import Plan, check_room, drop_damaged, matches, plan_pull
+from .pull_words import downloads_off, explain, size
+from .registry import ModelInfo
+
+log = logging.getLogger(__name__)
+
+TELL = 0.2  # seconds between two words on how far it is
+WINDOW = 5.0  # seconds that the speed is the mean of
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pull is. done, total: bytes. speed: bytes a second just now. left: seconds, None while not known."""
+
+    done: int = 0
+    total: int = 0
+    speed: float = 0.0
+    left: float | None = None
+    file: str = ""
+
+    def __str__(self) -> str:
+        share = f"{size(self.done)} of {size(self.total)}"
+        if not self.speed:
+            return f"{share}, waiting for {self.file}" if self.file else share
+        left = "" if self.left is None else f", {_duration(self.left)} left"
+        return f"{share}, {size(self.speed)}/s{left}, {self.file}"
+
+
+Tell = Callable[[Progress], None]
+
+
+class LogProgress:
+    """For `pull(tell=...)` in a program that nobody watches: a line in the log every tenth."""
+
+    def __init__(self) -> None:
+        self._told = -1
+
+    def __call__(self, progress: Progress) -> None:
+        tenth = 10 * progress.done // max(progress.total, 1)
+        if tenth != self._told:
+            self._told = tenth
+            log.info("fetching: %s", progress)
+
+
+def pull(
+    info: ModelInfo,
+    tell: Tell = lambda progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    repair: bool = False,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Fetch a model, or the rest of it. One that is here whole is not asked for again.
+
+    tell: how far it is, a few times a second, from a thread of its own. cancelled: whether to stop, which is asked at
+    every megabyte. repair: read what is here, and fetch again what has not the checksum that it should have.
+    say: a sentence before it starts.
+
+    Returns {"ok", "model", "repository", "folder", "commit", "files", "bytes", "fetched", "seconds"}: fetched are the
+    bytes that were not here before. Raises KoshiError "downloads_off", "gated", "token_refused", "access_denied",
+    "not_found", "disk_too_small", "disk_full", "cannot_write", "no_network", "stalled", "server_error", "bad_checksum",
+    "busy", "bad_repository"; Cancelled. What was fetched is kept in every case.
+    """
+    begin = time.monotonic()
+    there = installed_files(info)
+    if not info.repository or (there is not None and not repair):
+        assert there is not None
+        folder = there.name if there.name.is_dir() else there.name.parent
+        held = [file for file in folder.rglob("*") if file.is_file()]
+        return _report(info, folder, "", len(held), sum(file.stat().st_size for file in held), 0, begin)
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:  # Blender starts the backend so where its online access is off
+        raise downloads_off(info)
+    try:
+        with _alone(info):
+            plan = plan_pull(info)
+            if repair:
+                drop_damaged(plan, cancelled)
+            check_room(plan)
+            say(
+                f"{info.title}: {size(plan.total - plan.there)} of {size(plan.total)} in {len(plan.files)} files to "
+                f"{plan.place}; licence {info.licence}"
+            )
+            with _telling(plan, tell) as count:
+                _fetch_large(plan, count, cancelled)
+                _fetch_rest(plan, count)
+            hashes = _check_small(plan)
+            if cancelled():
+                raise Cancelled
+            _finish(plan, hashes)
+    except (KoshiError, Cancelled):
+        raise
+    except Exception as error:  # of several HTTP libraries, and of the disk
+        log.debug("the pull of %s failed", info.repository, exc_info=True)
+        raise explain(error, info, repository_folder(info.repository)) from error
+    fetched = max(0, count.fetched)
+    return _report(info, plan.snapshot, plan.commit, len(plan.files), plan.total, fetched, begin)
+
+
+def _report(
+    info: ModelInfo, folder: Path, commit: str, files: int, total: int, fetched: int, begin: float
+) -> dict[str, Any]:
+    return {
+        "ok": True, "model": info.name, "repository": info.repository or None, "folder": str(folder),
+        "commit": commit or folder.name if info.repository else None, "files": files, "bytes": total,
+        "fetched": fetched, "seconds": round(time.monotonic() - begin, 2),
+    }  # fmt: skip
+
+
+# --- the files --------------------------------------------------------------------------------------------------
+
+
+class _Count:
+    """What has arrived. done: bytes that are here, of those that were planned; fetched: that were not here before."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.done = self.fetched = 0
+        self.file = ""
+        self._old = 0  # bytes of a file that were here before, and are counted again as they are read
+        self._plan = plan
+
+    def begin(self, name: str, there: int = 0) -> None:
+        self.file, self._old = name, there
+
+    def arrived(self, count: int) -> None:
+        self.done += count
+        known = min(self._old, count) if count > 0 else 0
+        self._old -= known
+        self.fetched += max(0, count - known)
+
+
+def _fetch_large(plan: Plan, count: _Count, cancelled: Callable[[], bool]) -> None:
+    for name, known in plan.files.items():
+        if not known.sha256:
+            continue
+        place = plan.final(name)
+        if place.is_file() or (plan.snapshot / name).is_file():
+            count.begin(name, known.size)
+            count.arrived(known.size)
+            continue
+        partial = place.with_name(known.sha256 + PARTIAL)
+        count.begin(name, partial.stat().st_size if partial.is_file() else 0)
+        fetch(plan.url(name), name, place, known.size, known.sha256, count.arrived, cancelled)
+
+
+def _fetch_rest(plan: Plan, count: _Count) -> None:
+    """The small files, and the snapshot's links to the large ones, by the hub's client."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    small = [name for name, known in plan.files.items() if not known.sha256]
+    new = sum(plan.files[name].size for name in small if not (plan.snapshot / name).is_file())
+    count.begin("the small files")
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        snapshot_download(plan.info.repository, revision=plan.commit, allow_patterns=list(plan.files), max_workers=4)
+    finally:
+        if not silent:
+            enable_progress_bars()
+    count.done = plan.total
+    count.fetched += new
+
+
+def _check_small(plan: Plan) -> dict[Path, str]:
+    """Check the small files; returns the checksums of all files that are worth remembering."""
+    for name, known in plan.files.items():
+        file = plan.snapshot / name
+        if not file.is_file() or (not known.sha256 and not matches(file, known)):
+            file.unlink(missing_ok=True)
+            plan.final(name).unlink(missing_ok=True)
+            raise KoshiError(
+                "bad_checksum",
+                f"{name} arrived damaged: its checksum is not the one that the hub gives. The file was removed.",
+                "Pull again. If it comes damaged again, a proxy or a virus scanner may change it on its way.",
+            )
+    return {plan.snapshot / name: known.sha256 for name, known in plan.files.items() if known.sha256}
+
+
+def _finish(plan: Plan, hashes: dict[Path, str]) -> None:
+    """Let it be found: the record, then the name of the commit."""
+    files = {name: known._asdict() for name, known in plan.files.items()}
+    record = {"model": plan.info.name, "repository": plan.info.repository, "commit": plan.commit, "files": files}
+    _write(plan.place / RECORD, json.dumps(record, indent=1))
+    remember(hashes)
+    _write(plan.place / "refs" / "main", plan.commit)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(aside, 0o644)
+        os.replace(aside, file)
+    except BaseException:  # leave no half file; the error goes on
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _alone(info: ModelInfo) -> Iterator[None]:
+    """Raises KoshiError("busy") while another program pulls this model."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    folder = hub_folder() / ".locks" / repository_folder(info.repository).name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with WeakFileLock(folder / "koshi-pull.lock", timeout=0.2):
+            yield
+    except Timeout as error:
+        raise KoshiError(
+            "busy", f"Another program is fetching {info.title} just now.", "Wait for it, or cancel it there."
+        ) from error
+
+
+@contextmanager
+def _telling(plan: Plan, tell: Tell) -> Iterator[_Count]:
+    """Count, and tell a few times a second how far it is, also while nothing comes."""
+    count, over = _Count(plan), threading.Event()
+    seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def speak() -> None:
+        now, fetched = time.monotonic(), count.fetched
+        seen.append((now, fetched))
+        while len(seen) > 2 and now - seen[0][0] > WINDOW:
+            seen.popleft()
+        (begin, before), begun = seen[0], count.done
+        speed = max(0.0, (fetched - before) / (now - begin)) if now > begin else 0.0
+        left = (plan.total - begun) / speed if speed else None
+        tell(Progress(min(begun, plan.total), plan.total, speed, left, count.file))
+
+    def go_on() -> None:
+        while not over.wait(TELL):
+            speak()
+
+    thread = threading.Thread(target=go_on, name="koshi-pull", daemon=True)
+    thread.start()
+    try:
+        yield count
+        speak()
+    finally:
+        over.set()
+        thread.join()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# --- the way back -----------------------------------------------------------------------------------------------
+
+
+def remove(info: ModelInfo) -> dict[str, Any]:
+    """Delete a model's repository from the cache, whole or not, with what was broken off.
+
+    Returns {"ok", "model", "folder", "freed"}: freed in bytes. Raises KoshiError "embedded", "not_installed", "busy",
+    "cannot_write".
+    """
+    if not info.repository:
+        raise KoshiError("embedded", f"{info.title}: it is part of Koshi and stays.", "It takes 25 MB.")
+    place = repository_folder(info.repository)
+    if not place.is_dir():
+        raise KoshiError("not_installed", f"{info.title} is not on this computer.", f"It would be at {place}.")
+    freed = 0
+    with _alone(info):
+        for file in place.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                freed += file.stat().st_size
+        try:
+            (place / "refs" / "main").unlink(missing_ok=True)  # first: half of a model must not count as one
+            shutil.rmtree(place)
+        except OSError as error:
+            raise KoshiError(
+                "cannot_write", f"{place} cannot be deleted ({error.strerror}).", "Stop the programs that use it."
+            ) from error
+    return {"ok": True, "model": info.name, "folder": str(place), "freed": freed}
+
+
+def recorded(info: ModelInfo) -> dict[str, Known]:
+    """What the hub said of an installed model's files; empty where nothing is known."""
+    folder = snapshot_folder(info.repository) if info.repository else None
+    return {} if folder is None else read_record(folder)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is done when memory runs out: let go, and once more with less of the model on the device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from .model import FluxModel
+from .shortage import OutOfMemory, out_of_memory_explained, release
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+def surviving(model: FluxModel, doing: str, work: Callable[[], _T]) -> _T:
+    """Do something with a model. Where memory runs out: release, and once more at the next policy of offloading.
+
+    doing: what is done, as it reads after "while". The work is begun anew: what it has changed by then must not matter.
+    Raises OutOfMemory if that does not help. The model stays at that policy.
+    """
+    first: OutOfMemory
+    try:
+        return _explained(model, doing, work)
+    except OutOfMemory as error:
+        first = error.with_traceback(None)
+    log.warning("%s", first.message)
+    model.release()
+    release(model.device)
+    if model.placement is None:
+        raise first
+    with out_of_memory_explained("moving the model off the device", model.device, model.placement.policy):
+        lower = model.placement.lower()
+    release(model.device)
+    log.warning("it is tried once more, with offload %s", lower or model.placement.policy)
+    return _explained(model, doing, work)
+
+
+def _explained(model: FluxModel, doing: str, work: Callable[[], _T]) -> _T:
+    with out_of_memory_explained(doing, model.device, model.policy):
+        return work()

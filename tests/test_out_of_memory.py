@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Memory that runs out, at every stage of a shot: it is made once more with less on the device, or ends in words.
+
+The errors are the libraries' own: an allocation that no computer can serve, at the place where it would happen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from koshi_backend import create_pipeline
+from koshi_backend.chain import Frame, render_shot
+from koshi_backend.errors import KoshiError
+from koshi_backend.models import family, pool
+from koshi_backend.models.autoencoder import Decoder, Encoder
+from koshi_backend.models.flux2 import Flux2Transformer
+from koshi_backend.models.model import FluxModel
+from koshi_backend.models.shortage import OutOfMemory, asked_for, is_out_of_memory, out_of_memory_explained
+from koshi_backend.models.text import TextEncoder
+from koshi_backend.shot import Shot, load_shot
+from koshi_backend.store import FrameStore
+
+FRAMES, TOO_MUCH = 12, 1 << 52
+
+
+def by_torch() -> None:
+    torch.empty(TOO_MUCH, dtype=torch.uint8)
+
+
+def by_numpy() -> None:
+    np.ones(TOO_MUCH, np.uint8)
+
+
+def by_a_card() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total of 7.6 GiB")
+
+
+STAGES = {"prompt": (TextEncoder, "_run"), "encode": (Encoder, "forward"), "denoise": (Flux2Transformer, "forward"),
+          "decode": (Decoder, "forward")}  # fmt: skip
+
+
+def a_shot() -> Shot:
+    prompts = [{"frame": 0, "text": "a calm sea at dawn, photo"}, {"frame": 6, "text": "a forest at night, ink"}]
+    return load_shot({
+        "model": "koshi-tiny", "width": 64, "height": 64, "frames": FRAMES, "steps": 1, "seed": 5, "prompts": prompts,
+        "schedules": {"zoom": 1.02, "strength": 0.5}, "feedback": {"condition": "both"},
+    })  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """No test finds the model as another one has left it."""
+    pool._loaded.clear()
+    yield
+    pool._loaded.clear()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    return [frame.png for frame in render_shot(a_shot(), store=FrameStore(tmp_path_factory.mktemp("whole")))]
+
+
+def model() -> FluxModel:
+    (loaded,) = pool._loaded.values()
+    return loaded
+
+
+class Shortage:
+    """Lets a stage run out of memory: at its calls from `first` on, as long as the model's policy is one of `under`."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, stage: str, fail: Callable[[], None], first: int, under: tuple[str, ...]
+    ) -> None:
+        kind, name = STAGES[stage]
+        real: Callable[..., Any] = getattr(kind, name)
+        self.calls = self.failed = 0
+
+        def watched(own: Any, *given: Any, **named: Any) -> Any:
+            self.calls += 1
+            if self.calls >= first and (not pool._loaded or model().policy in under):
+                self.failed += 1
+                fail()
+            return real(own, *given, **named)
+
+        patch.setattr(kind, name, watched)
+
+
+def collect(store: FrameStore) -> tuple[list[Frame], KoshiError | None]:
+    """What comes out before the shot ends, and with what it ends."""
+    frames: list[Frame] = []
+    try:
+        for frame in render_shot(a_shot(), store=store):
+            frames.append(frame)
+    except KoshiError as error:
+        return frames, error
+    return frames, None
+
+
+def whole(store: FrameStore) -> bool:
+    """Every file in the store is a sound entry, and nothing is left of a write."""
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    return all(path.suffix == ".safetensors" and store.get(path.stem) is not None for path in files)
+
+
+# Which call of a stage: within the first frame, at a later frame, where the second prompt comes in.
+@pytest.mark.parametrize(
+    ("stage", "first", "fail"),
+    [
+        ("prompt", 1, by_torch), ("prompt", 2, by_a_card), ("encode", 4, by_torch), ("denoise", 1, by_a_card),
+        ("denoise", 9, by_torch), ("decode", 7, by_numpy),
+    ],
+)  # fmt: skip
+def test_the_shot_is_completed_at_the_next_policy(
+    stage: str, first: int, fail: Callable[[], None], undisturbed: list[bytes], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shortage, store = Shortage(monkeypatch, stage, fail, first, ("none",)), FrameStore(tmp_path)
+    frames, error = collect(store)
+    assert error is None and shortage.failed == 1
+    assert [frame.png for frame in frames] == undisturbed
+    assert not any(frame.stored for frame in frames)
+    assert model().policy == "model" and whole(store)
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_else_it_ends_in_words_and_goes_on_from_there(
+    stage: str, undisturbed: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried once at the next policy, and the frames before are kept: asked for again, it goes on."""
+    store = FrameStore(tmp_path)
+    with monkeypatch.context() as patch:
+        shortage = Shortage(patch, stage, by_torch, {"prompt": 2, "encode": 4, "denoise": 6, "decode": 5}[stage], (
+            "none", "model",
+        ))  # fmt: skip
+        frames, error = collect(store)
+        assert isinstance(error, OutOfMemory) and error.code == "out_of_memory" and shortage.failed == 2
+        assert error.asked == TOO_MUCH and error.policy == "model" and len(set(error.remedies)) == 3
+        assert error.free is None or 0 < error.free < error.total  # type: ignore[operator]
+        assert all(remedy.lower() in str(error).lower() for remedy in error.remedies)
+        assert 0 < len(frames) < FRAMES and [frame.png for frame in frames] == undisturbed[: len(frames)]
+        assert whole(store) and len(list(store.root.glob("??/*"))) == len(frames)
+        # The model stays where it was brought to, and the next policy suffices.
+        again, error = collect(store)
+    assert error is None and model().policy == "block"
+    assert [frame.png for frame in again] == undisturbed
+    assert [frame.stored for frame in again] == [True] * len(frames) + [False] * (FRAMES - len(frames))
+
+
+def test_where_nothing_helps_it_says_so_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Shortage(monkeypatch, "denoise", by_a_card, 1, ("none", "model", "block"))
+    for policy in ("model", "block", "block"):
+        frames, error = collect(FrameStore(tmp_path))
+        assert not frames and isinstance(error, OutOfMemory) and error.policy == policy
+        assert error.asked == int(1.5 * 2**30)
+        assert "offload more" in error.hint if policy == "model" else "quantised" in error.hint
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_picture_survives_as_a_frame_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = create_pipeline("koshi-tiny", device="cpu")
+    call: dict[str, Any] = {"width": 64, "height": 64, "seed": 3, "output_path": None, "num_steps": 2}
+    expected = [np.asarray(pipe.generate_image(text, **call)) for text in ("a reef, photo", "a city, ink")]
+    Shortage(monkeypatch, "decode", by_torch, 2, ("none",))
+    found = pipe.generate_image(["a reef, photo", "a city, ink"], **call)
+    assert all(np.array_equal(np.asarray(a), b) for a, b in zip(found, expected, strict=True))
+    assert model().policy == "model"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_model_that_does_not_fit_is_loaded_once_more(
+    times: int, undisturbed: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = family.open_autoencoder, []
+
+    def tight(*given: Any) -> Any:
+        opened = real(*given)
+        load = opened.load
+
+        def refuse(*given: Any) -> Any:
+            if len(failed) < times:
+                failed.append(True)
+                by_torch()
+            return load(*given)
+
+        object.__setattr__(opened, "load", refuse)
+        return opened
+
+    monkeypatch.setattr(family, "open_autoencoder", tight)
+    frames, error = collect(FrameStore(tmp_path))
+    if times == 1:
+        assert error is None and [frame.png for frame in frames] == undisturbed and model().policy == "model"
+    else:
+        assert isinstance(error, OutOfMemory) and "loading the model" in error.message and not pool._loaded
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which", 2 << 30),
+        ("CUDA out of memory. Tried to allocate 20.50 MiB (GPU 0; 7.79 GiB total capacity", int(20.5 * 2**20)),
+        ("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+         "4096000 bytes. Error code 12 (Cannot allocate memory)", 4096000),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 17 bytes.", 17),
+        ("Unable to allocate 3.00 TiB for an array with shape (1, 2) and data type float32", 3 << 40),
+        ("MPS backend out of memory (MPS allocated: 5.1 GB). Tried to allocate 256 bytes on private pool.", 256),
+        ("CUDA error: out of memory", None), ("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", None),
+        ("OpenCV(4.10) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 8 bytes in function", 8),
+    ],
+)  # fmt: skip
+def test_what_was_asked_is_read_from_what_libraries_say(message: str, asked: int | None) -> None:
+    assert is_out_of_memory(RuntimeError(message)) or "Unable" in message
+    assert asked_for(message) == asked
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    for error in (RuntimeError("shapes differ"), ValueError("allocate 8 bytes"), KoshiError("x", "out of memory")):
+        with pytest.raises(type(error)) as found, out_of_memory_explained("trying", torch.device("cpu")):
+            raise error
+        assert found.value is error
+    with pytest.raises(OutOfMemory, match="while trying"), out_of_memory_explained("trying", torch.device("cpu")):
+        raise MemoryError
+
+
+def test_what_failed_is_let_go_before_the_next_try() -> None:
+    """Else its tensors would be in the way of the next one's."""
+    kept: list[weakref.ref[torch.Tensor]] = []
+
+    def work() -> None:
+        held = torch.zeros(1000)
+        kept.append(weakref.ref(held))
+        by_torch()
+
+    with pytest.raises(OutOfMemory), out_of_memory_explained("trying", torch.device("cpu")):
+        work()
+    assert kept[0]() is None
