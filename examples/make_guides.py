@@ -40,6 +40,7 @@ PROMPTS = [
 
 sys.path.insert(0, str(HERE))
 import make_demo_scene as demo  # noqa: E402 - it lies beside this script
+from strip_notes import strip  # noqa: E402 - so does this
 
 
 def main() -> None:
@@ -54,6 +55,9 @@ def main() -> None:
         shutil.copy(Path(folder) / "large_guides" / "start.png", GUIDES / "start.png")
         save_depth(Path(folder) / "large_guides" / "geometry_0001.exr", GUIDES / "depth.png")
         render_clip(bpy.context.scene, GUIDES / "clip.mp4")
+        made = SHOT.with_name(f"{SHOT.name.removesuffix('.koshi.json')}_guides")
+        for picture in (GUIDES / "start.png", GUIDES / "depth.png", *sorted(made.iterdir())):
+            strip(picture)
 
 
 def for_docs(folder: Path) -> None:

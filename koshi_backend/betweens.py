@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .frame import FULL, encode_png, to_tensor
+from .entries import FULL, encode_png, to_tensor
 from .inbetween import Ways, between, on_the_way
 from .keys import between_key, move_facts
 from .motion import MotionField

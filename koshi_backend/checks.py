@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from .errors import KoshiError, problem
 from .guides import frame_file
+from .mask_words import rename_words
 from .models.registry import Traits, find_traits
 from .schedules import ScheduleError, evaluate
 from .settings import (
@@ -210,6 +211,16 @@ def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         for name in GUIDE_FILES:
             # Which of the video's files are needed is known when all else is (hybrid_checks.py).
             _check_file(guides, name, f"guides.{name}", faults, draft, set() if name == "video" else None)
+    if isinstance(masking := draft.get("masking"), dict):
+        draft["masking"] = masking = dict(masking)
+        rename_words(masking, _whole_path)
+
+
+def _whole_path(name: str) -> str:
+    try:
+        return str(Path(name).expanduser().absolute())
+    except (OSError, ValueError, RuntimeError):  # of an unknown user
+        return name
 
 
 def _looked_at(draft: dict[str, Any]) -> set[int] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .calls import named, refuse_unknown
-from .models.placement import Offload
+from .models.budget import Wanted
 from .models.registry import FluxVersion
 from .pipeline import Pipeline, Version
 from .quality import Quality
@@ -31,7 +31,7 @@ class Flux1DeforumPipeline(Pipeline):
         self,
         model_name: Version = "flux-schnell",
         device: str | torch.device | None = None,
-        offload: bool | Offload = False,
+        offload: bool | Wanted = False,
         dtype: torch.dtype | None = None,
         quality: Quality = "normal",
     ) -> None:
@@ -41,7 +41,7 @@ class Flux1DeforumPipeline(Pipeline):
 @named
 def create_flux1_pipeline(
     device: str | torch.device | None = None,
-    offload: bool | Offload = False,
+    offload: bool | Wanted = False,
     schnell: bool = True,
     dtype: torch.dtype | None = None,
     *,
@@ -60,7 +60,7 @@ class KoshiFlux:
         self,
         model: Version = "flux-dev",
         device: str | torch.device | None = None,
-        offload: bool | Offload = False,
+        offload: bool | Wanted = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.pipeline = Pipeline(model, device, dtype, _policy(offload))
@@ -87,5 +87,5 @@ class KoshiFlux:
         return self.pipeline.generate_animation(prompt, motion, **call)
 
 
-def _policy(offload: bool | Offload | None) -> Offload | None:
+def _policy(offload: bool | Wanted | None) -> Wanted | None:
     return ("model" if offload else None) if isinstance(offload, bool) else offload

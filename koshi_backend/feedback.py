@@ -90,9 +90,16 @@ setattr(FeedbackConfig, "__init__", named(FeedbackConfig.__init__))  # noqa: B01
 
 
 def correct(
-    picture: Tensor, valid: Tensor, row: dict[str, float], settings: Feedback, anchor: np.ndarray, frame: int
+    picture: Tensor,
+    valid: Tensor,
+    row: dict[str, float],
+    settings: Feedback,
+    anchor: np.ndarray,
+    frame: int,
+    noisy: Tensor | None = None,
 ) -> Tensor:
-    """The moved picture [1, 3, H, W], corrected for frame `frame`. valid: bool [H, W], where it shows something."""
+    """The moved picture [1, 3, H, W], corrected for frame `frame`. valid: bool [H, W], where it shows something.
+    noisy: [H, W] in 0..1, how much of the noise is added where; None for all of it."""
     if settings.color_mode != "none":
         picture = color.match(picture, anchor, settings.color_mode, row["color_match"], valid)
     if row["contrast"] != 1.0:
@@ -103,6 +110,7 @@ def correct(
         height, width = picture.shape[-2:]
         seed = frame_seed(int(row["seed"]), frame, "pixels")
         grain = pixel_noise(settings.noise_type, width, height, seed).to(picture)
+        grain = grain if noisy is None else grain * noisy.to(grain)
         # `noise` is the deviation on the -1..1 scale that the autoencoder sees; pictures are 0..1 here.
         picture = (picture + 0.5 * row["noise"] * grain).clamp(0.0, 1.0)
     return picture

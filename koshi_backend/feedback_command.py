@@ -10,6 +10,7 @@ from typing import Any
 from .animation import AnimationCall
 from .api import create_pipeline
 from .feedback import FeedbackConfig
+from .lora.uses import parse_lora
 from .models.registry import Traits
 from .outputs import check_folder, write_whole
 from .progress import FrameLine
@@ -26,7 +27,9 @@ def feedback(options: argparse.Namespace) -> dict[str, Any]:
     sharpened, strewn with noise, encoded and painted over.
     """
     check_folder(options.output)
-    pipeline = create_pipeline(options.model, options.device)
+    pipeline = create_pipeline(
+        options.model, options.device, quantize=options.quantize, offload=options.offload, vram=options.vram
+    )
     shot = pipeline.shot(call_of(options, pipeline.traits))
     line, files = FrameLine(shot.frames, True), []
     for frame in line.over(pipeline.frames(shot, progress=line.step)):
@@ -68,4 +71,5 @@ def call_of(options: argparse.Namespace, traits: Traits) -> AnimationCall:
         ),
         negative_prompt=options.negative,
         carry=options.carry,
+        loras=[parse_lora(text) for text in options.lora],
     )

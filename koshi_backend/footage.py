@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pictures of a shot's guides.video, read at the shot's size."""
+"""A picture for each of a shot's frames out of one name: a file for all of them, numbered files (####), or a video."""
 
 from __future__ import annotations
 
@@ -8,26 +8,46 @@ from pathlib import Path
 from torch import Tensor
 
 from .errors import KoshiError
+from .guides import frame_file
 from .hybrid_checks import frames_of_video, too_short
 from .pictures import read_picture
 from .shot import Shot
 from .video_reader import READABLE, VideoReader
 
 
-class Footage:
-    """Reads them, one after the other or any."""
+def footage_place(shot: Shot, name: str, index: int, *, timed: bool = False) -> tuple[Path, int | None]:
+    """The file in which frame `index` finds its picture, and the number of that in it, from 0, if it is a video.
 
-    def __init__(self, shot: Shot) -> None:
-        self.shot = shot
-        self._reader: VideoReader | None = None
+    Of a video it is the frame that guides.video has there (video_first, video_every). Numbered files count as the
+    shot's frames do; timed: as the frames of guides.video do, for that one itself.
+    """
+    file = frame_file(name, shot.number(shot.video_frame(index) if timed else index))
+    return file, shot.video_frame(index) if file.suffix.lower() in READABLE else None
+
+
+class Footage:
+    """Reads them, one after the other or any. The newest picture is kept: one file for all frames is read once."""
+
+    def __init__(self, shot: Shot, name: str, *, timed: bool = False) -> None:
+        self._shot, self._name, self._timed = shot, name, timed
+        self._readers: dict[Path, VideoReader] = {}
+        self._kept: tuple[tuple[Path, int | None], Tensor] | None = None
 
     def picture(self, index: int) -> Tensor:
-        """The video's picture [1, 3, H, W] in 0..1 for a frame of the shot. Raises KoshiError."""
-        shot, path = self.shot, self.shot.video_file(index)
-        if path.suffix.lower() not in READABLE:
-            return read_picture(path, shot.width, shot.height)
-        self._reader = self._reader or VideoReader(path)
-        return self._reader.picture(shot.video_frame(index), shot.width, shot.height)
+        """The picture of frame `index`, [1, 3, H, W] in 0..1, in the shot's size.
+
+        Raises KoshiError for a file that does not serve, and for a video that is too short.
+        """
+        place = footage_place(self._shot, self._name, index, timed=self._timed)
+        if self._kept is None or self._kept[0] != place:
+            self._kept = place, self._read(*place)
+        return self._kept[1]
+
+    def _read(self, file: Path, number: int | None) -> Tensor:
+        if number is None:
+            return read_picture(file, self._shot.width, self._shot.height)
+        reader = self._readers.setdefault(file, VideoReader(file))
+        return reader.picture(number, self._shot.width, self._shot.height)
 
 
 def sound_begins(shot: Shot) -> float:

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import color
+from .footage import Footage
 from .models.model import FluxModel, Reference
 from .motion.latent import pack
 from .pictures import read_picture
-from .reel import Reel
 from .shot import Shot
 
 
@@ -64,7 +64,7 @@ class GuidedPictures:
     def __init__(self, shot: Shot, device: torch.device) -> None:
         self._shot, self._device = shot, device
         self._read: tuple[str, Tensor] | None = None
-        self._colors = None if shot.color_image is None else Reel(shot, shot.color_image)
+        self._colors = None if shot.color_image is None else Footage(shot, shot.color_image)
 
     def at(self, index: int, mask: Tensor | None) -> Guided | None:
         """What a frame is drawn towards; None if nothing is. mask: where it is painted, or None.

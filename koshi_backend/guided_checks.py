@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a shot's guided pictures, colour reference and mask fit the rest of it. No torch: the server checks too."""
+"""Whether a shot's guided pictures and colour reference fit the rest of it. No torch: the server checks too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def check_guided(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     """Add what is missing, or contradicts the rest of the shot, to `faults`."""
     _check_pictures(draft, faults)
     _check_colors(draft, faults)
-    _check_mask(draft, faults)
 
 
 def _check_pictures(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
@@ -48,18 +47,6 @@ def _check_colors(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     if reference == "guided" and not draft.get("guided_images"):
         hint = "Name some in guided_images, or match colours to something else."
         faults.append(problem("feedback.color_reference", "there are no guided pictures.", hint, value="guided"))
-
-
-def _check_mask(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
-    masking, guides = draft.get("masking", {}), draft.get("guides", {})
-    if not (isinstance(masking, dict) and isinstance(guides, dict)) or masking.get("alpha") is not True:
-        return
-    if guides.get("mask"):
-        text = "the mask is a file and init_image's alpha channel at once."
-        faults.append(problem("masking.alpha", text, "Give one of the two.", value=True))
-    elif not draft.get("init_image"):
-        text = "the mask is init_image's alpha channel, but there is no init_image."
-        faults.append(problem("masking.alpha", text, "Name a picture with a transparent part.", value=True))
 
 
 def _sees(draft: dict[str, Any]) -> bool:

@@ -14,16 +14,18 @@ import torch
 
 from .contents import file_hash
 from .errors import KoshiError
+from .footage import footage_place
 from .frame import noise_recipe
 from .guided import color_frame
 from .guides import frame_file
 from .hybrid_checks import mixed_from
 from .lora.file import lora_identity
+from .mask_words import WORDS, Place
 from .models.identity import model_identity
 from .models.pool import model_files
+from .models.quantise import Quantise
 from .moves import CENTRE, CURVES, CURVES_3D, FLIPS
 from .noise import noise_facts
-from .reel import reel_file
 from .shot import Shot
 from .timing import Spot, seam_share
 from .video_reader import READABLE
@@ -49,10 +51,10 @@ class Painter:
     contrasted: bool = False
 
     @staticmethod
-    def of(shot: Shot, device: torch.device, dtype: torch.dtype) -> Painter:
+    def of(shot: Shot, device: torch.device, dtype: torch.dtype, quantise: Quantise = "none") -> Painter:
         files = model_files(shot.model)
         traits, kind = files.traits, str(dtype).removeprefix("torch.")
-        return Painter(model_identity(files), kind, device.type, traits.guided, traits.contrasted)
+        return Painter(model_identity(files, quantise), kind, device.type, traits.guided, traits.contrasted)
 
 
 def frame_key(shot: Shot, index: int, previous: str, painter: Painter, first: str = "") -> str:
@@ -149,6 +151,8 @@ def _carried_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, A
     facts |= {name: row[name] for name in ("contrast", "sharpen", "noise")}
     if row["noise"] > 0.0:
         facts["noise_type"] = settings.noise_type
+        if (place := shot.noise_mask_at(index)) is not None and (noisy := _place_facts(shot, place, index)):
+            facts["noise_mask"] = noisy
     if settings.color_mode != "none":
         facts["color_match"] = row["color_match"]
         turning = shot.texts.turning(index, before)
@@ -181,18 +185,29 @@ def _shown_facts(shot: Shot, index: int, masked: bool) -> dict[str, Any]:
 
 def _mask_facts(shot: Shot, index: int) -> dict[str, Any]:
     """Where a frame is painted, and how much."""
-    counts, start = shot.values["mask"][index], shot.start_of(shot.scene_of(index)) if shot.masking.alpha else None
-    if counts == 0.0 or not (start or shot.guides.mask):
+    counts, place = shot.values["mask"][index], shot.mask_at(index)
+    files = [] if counts == 0.0 or place is None else _place_facts(shot, place, index)
+    if not files:
         return {}
-    made = shot.masking.model_dump(exclude_defaults=True)
-    files = [_file_hash(start)] if start else _reel_facts(shot, shot.guides.mask or "", index)
+    made = shot.masking.model_dump(exclude_defaults=True, exclude={"alpha", *WORDS})
+    if place == Place("init_mask"):  # however that is said
+        made, files = {"alpha": True, **made}, files[:1]
     return {"mask": ["strength", *files, *([made] if made else []), *([counts] if counts != 1.0 else [])]}
+
+
+def _place_facts(shot: Shot, place: Place, index: int) -> list[Any]:
+    """A mask in words: its files, by what is in them. Nothing for an alpha channel that is not there."""
+    if place.parts:
+        return [place.op, *(_place_facts(shot, part, index) for part in place.parts)]
+    if place.op in ("file", "video_mask"):
+        return _footage_facts(shot, place.file or shot.guides.mask or "", index)
+    start = shot.start_of(shot.scene_of(index)) if place.op == "init_mask" else None
+    return [_file_hash(start), "alpha"] if start else ["everywhere"] * (place.op == "everywhere")
 
 
 def _video_facts(shot: Shot, index: int) -> list[Any]:
     """The video's picture for a frame."""
-    file = shot.video_file(index)
-    return [_file_hash(str(file)), *([shot.video_frame(index)] if file.suffix.lower() in READABLE else [])]
+    return _footage_facts(shot, shot.guides.video or "", index, timed=True)
 
 
 def _hybrid_facts(shot: Shot, at: int, row: dict[str, float]) -> list[Any]:
@@ -226,14 +241,14 @@ def _guided_facts(shot: Shot, index: int) -> dict[str, Any]:
 def _color_facts(shot: Shot, index: int) -> list[Any]:
     """What colours are matched to, if it is a picture of its own."""
     if shot.feedback.color_reference == "image":
-        return ["image", *_reel_facts(shot, shot.color_image or "", color_frame(shot, index))]
+        return ["image", *_footage_facts(shot, shot.color_image or "", color_frame(shot, index))]
     name = shot.guided_at(index)
     return ["held"] if name is None else ["image", _file_hash(name)]
 
 
-def _reel_facts(shot: Shot, name: str, index: int) -> list[Any]:
+def _footage_facts(shot: Shot, name: str, index: int, *, timed: bool = False) -> list[Any]:
     """A picture out of a file, numbered files or a video."""
-    file, number = reel_file(shot, name, index)
+    file, number = footage_place(shot, name, index, timed=timed)
     return [_file_hash(str(file))] if number is None else [_file_hash(str(file)), number]
 
 
@@ -271,7 +286,8 @@ def _source_facts(shot: Shot, index: int, row: dict[str, float]) -> dict[str, An
         return facts
     facts = {"source": motion.source, "video": _moving_facts(shot, both)}
     if motion.source == "flow":
-        facts["flow"] = [motion.flow_method, motion.flow_factor]
+        far = [] if motion.flow_method == "raft" else ["far"]  # looks again where it was lost (motion/far_flow.py)
+        facts["flow"] = [motion.flow_method, motion.flow_factor, *far]
     return facts
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .errors import KoshiError
 from .exr import exr_pass, read_exr
+from .footage import Footage
 from .guides import frame_file
+from .mask_words import Place
 from .pictures import read_alpha
-from .reel import Reel
 from .settings import Masking
 from .shot import Shot
 
@@ -26,30 +27,55 @@ class Masks:
 
     def __init__(self, shot: Shot) -> None:
         self._shot = shot
-        self._reel = None if shot.guides.mask is None else Reel(shot, shot.guides.mask)
+        self._files: dict[str, Footage] = {}
 
     def at(self, index: int) -> Tensor | None:
         """Float [H, W] in 0..1: how much of its strength a frame is painted with; None if it is painted everywhere.
 
         Raises KoshiError for a file that does not serve.
         """
-        counts = self._shot.values["mask"][index]
-        greys = None if counts == 0.0 else self._greys(index)
-        if greys is None:
+        counts, place = self._shot.values["mask"][index], self._shot.mask_at(index)
+        if counts == 0.0 or place is None or (place.op == "init_mask" and self._start(index) is None):
             return None
-        mask = adjusted(greys, self._shot.masking)
+        mask = adjusted(self._greys(place, index), self._shot.masking)
         return mask if counts == 1.0 else 1.0 - counts * (1.0 - mask)
 
-    def _greys(self, index: int) -> Tensor | None:
+    def noise_at(self, index: int) -> Tensor | None:
+        """Float [H, W] in 0..1: how much of the noise is added where; None if it is all, everywhere."""
+        place = self._shot.noise_mask_at(index)
+        return None if place is None else self._greys(place, index)
+
+    def _greys(self, place: Place, index: int) -> Tensor:
+        """A mask in words, [H, W] in 0..1. Greys are less of a place: & is the darker of two, | the lighter one."""
+        parts = [self._greys(part, index) for part in place.parts]
+        match place.op:
+            case "!":
+                return 1.0 - parts[0]
+            case "&":
+                return torch.minimum(*parts)
+            case "|":
+                return torch.maximum(*parts)
+            case "^":
+                return torch.maximum(torch.minimum(parts[0], 1.0 - parts[1]), torch.minimum(1.0 - parts[0], parts[1]))
+            case "\\":
+                return torch.minimum(parts[0], 1.0 - parts[1])
+            case "file":
+                return self._of_file(place.file, index)
+            case "video_mask":
+                return self._of_file(self._shot.guides.mask or "", index)
+        start = self._start(index) if place.op == "init_mask" else None
         shot = self._shot
-        if shot.masking.alpha:
-            start = shot.start_of(shot.scene_of(index))
-            return None if start is None else read_alpha(start, shot.width, shot.height)
-        if shot.guides.mask is None or self._reel is None:
-            return None
-        file = frame_file(shot.guides.mask, shot.number(index))
+        return torch.ones(shot.height, shot.width) if start is None else read_alpha(start, shot.width, shot.height)
+
+    def _start(self, index: int) -> str | None:
+        """The picture in which the scene of a frame begins."""
+        return self._shot.start_of(self._shot.scene_of(index))
+
+    def _of_file(self, name: str, index: int) -> Tensor:
+        shot = self._shot
+        file = frame_file(name, shot.number(index))
         if file.suffix.lower() != ".exr":
-            return self._reel.picture(index)[0].mean(0)
+            return self._files.setdefault(name, Footage(shot, name)).picture(index)[0].mean(0)
         channels = read_exr(file, lambda channel: any(f".{name}." in f".{channel}" for name in _INDEX))
         name = next((name for name in _INDEX if any(f".{name}." in f".{channel}" for channel in channels)), _INDEX[0])
         marks = exr_pass(channels, name) > 0.5

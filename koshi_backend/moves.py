@@ -46,7 +46,7 @@ class Moves:
         self.shot, self.device, self._encode = shot, device, encode
         self._guides: dict[tuple[str, int], Tensor] = {}  # of two frames: each is needed twice
         self._estimated: SteadyDepth | None = None
-        self._footage = Footage(shot)
+        self._footage = Footage(shot, shot.guides.video or "", timed=True)
 
     def into(
         self, index: int, picture: Tensor, memory: Mapping[str, np.ndarray]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A quick film of a shot's motion alone, without a model: its first picture, or a checkerboard, moved."""
+"""A quick film of a shot's motion alone, without a model: its first picture, or a checkerboard, moved, with as much of
+the shot's film in it as a composite mixes in."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import colorsys
 import hashlib
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor
 
 from .chain import Frame
+from .entries import FULL, encode_png
 from .errors import Cancelled
 from .footage import check_footage
-from .frame import FULL, encode_png
+from .hybrid import Mix
 from .motion import MotionField
 from .motion.anchor import Anchored
 from .motion.invert import part_way
@@ -39,7 +42,8 @@ def motion_frames(shot: Shot, cancelled: Callable[[], bool] | None = None) -> It
 
     Every frame is resampled once from the picture that the motion began in. When little of that is left to see, or it
     has become too large or too small, or at a cut, a checkerboard of another colour comes in. Each frame is there,
-    whatever the cadence: without painting there is nothing to wait for.
+    whatever the cadence: without painting there is nothing to wait for. A film is mixed into the frames that would be
+    made, unless its mask needs a model.
     Raises KoshiError for guides that do not serve, and Cancelled.
     """
     check_footage(shot)
@@ -69,6 +73,7 @@ class _Course:
     def __init__(self, shot: Shot) -> None:
         self._shot, self._moves, self._border = shot, Moves(shot, torch.device("cpu")), shot.feedback.border
         self._index, self._boards = -1, -1  # the frame that was reached; the newest checkerboard
+        self._mixes, self._made = composite_needs_no_model(shot), shot.made
         self._anchored: Anchored | None = None
         self._shown = torch.zeros(0)
         self._memory: dict[str, np.ndarray] = {}
@@ -92,6 +97,7 @@ class _Course:
 
     def _go_on(self) -> None:
         """To the next frame."""
+        self._mix_in("before_motion", self._index + 1)
         self._index += 1
         shot, index = self._shot, self._index
         if self._anchored is None or shot.begins(index) or shot.begins_in_video(index):
@@ -108,7 +114,25 @@ class _Course:
             self._shown = torch.where(self._anchored.field.valid, self._anchored.shown(), _HIDDEN)
             if reason := self._anchored.worn():
                 self._renew(reason)
+            self._mix_in("normal", index)
+        self._mix_in("after_generation", index)
         self._onward = None
+
+    def _mix_in(self, composite: str, index: int) -> None:
+        """Mix the film into what is shown now, at the moment of frame `index` that `composite` names. That picture is
+        then what the motion goes on from."""
+        if not self._mixes or self._anchored is None or index >= self._shot.frames:
+            return
+        if composite == "before_motion":  # into the made frame before, once it is left
+            index = self._made[min(bisect_left(self._made, index), len(self._made) - 1)]
+        elif index not in self._made:
+            return
+        mix = Mix.of(self._shot, self._moves, index, composite)
+        if mix is None or (composite == "before_motion" and mix.at != self._index):
+            return
+        valid = self._anchored.field.valid if composite == "normal" else None
+        self._shown = mix.into(self._shown, valid)
+        self._anchored, self._onward = Anchored.at(self._shown, self._border), None
 
     def _renew(self, reason: str) -> None:
         """Bring in a new checkerboard. reason: why the old picture no longer serves."""
@@ -119,6 +143,12 @@ class _Course:
         if reason != "hidden":
             self._shown = torch.lerp(self._shown, fresh, _OVERLAY)
         self._anchored = Anchored.at(self._shown, self._border)
+
+
+def composite_needs_no_model(shot: Shot) -> bool:
+    """Whether the shot mixes a film in, by a mask that no model has to find: not by depth that is estimated."""
+    estimated = shot.hybrid.mask in ("depth", "video_depth") and shot.depth.source in ("model", "groups")
+    return shot.hybrid.composite != "none" and not estimated
 
 
 def kept_motion_frames(shot: Shot, store: FrameStore, cancelled: Callable[[], bool] | None = None) -> Iterator[Frame]:

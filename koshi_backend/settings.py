@@ -249,15 +249,19 @@ class GuidedImage(BaseModel):
 
 
 class Masking(BaseModel):
-    """What is made of the mask's greys, in this order.
+    """The mask, and what is made of its greys, in the order of brightness, contrast, invert, blur.
 
     alpha: the mask is the alpha channel of `init_image`, white where that is opaque, and not guides.mask.
+    where: a schedule of masks in words (mask_words.py), each until the next one: what the mask is.
+    noise: the same of where the schedule `noise` adds noise to the picture; its greys stay as they are.
     brightness: a factor on them. contrast: a factor on how far they are from their mean. invert: black is painted.
     blur: pixels (the deviation of a Gaussian) over which its edges are soft.
     """
 
     model_config = STRICT
     alpha: bool = False
+    where: Annotated[str, Field(min_length=1)] | None = None
+    noise: Annotated[str, Field(min_length=1)] | None = None
     brightness: Annotated[float, Field(ge=0, le=100)] = 1.0
     contrast: Annotated[float, Field(ge=0, le=100)] = 1.0
     invert: bool = False

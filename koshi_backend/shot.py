@@ -31,9 +31,11 @@ from .guided_checks import check_guided, guided_tables
 from .guides import frame_file
 from .hybrid_checks import check_hybrid, check_video, resolve_hybrid
 from .lora.uses import LoraUse, check_loras
+from .mask_checks import check_mask
+from .mask_words import EVERYWHERE, Place, read_place, rename_words
 from .motion_checks import check_motion
 from .prompts import Track, check_prompts, resolve_prompts
-from .schedules import evaluate
+from .schedules import evaluate, evaluate_texts
 from .seeds import BEHAVIORS, seed_path
 from .settings import (
     GUIDE_FILES,
@@ -181,15 +183,16 @@ class Shot(BaseModel):
 
     def loras_at(self, index: int) -> list[tuple[str, float]]:
         """The LoRAs of a frame, as files and weights, in the document's order; none whose weight is 0."""
-        return [(lora.file, values[index]) for lora, values in self._lora_weights if values[index] != 0.0]
+        return [(lora.file, values[index]) for lora, values in self.lora_weights if values[index] != 0.0]
 
     @cached_property
     def lora_files(self) -> list[str]:
         """Those of the LoRAs that have a weight in any frame."""
-        return [lora.file for lora, values in self._lora_weights if any(values)]
+        return [lora.file for lora, values in self.lora_weights if any(values)]
 
     @cached_property
-    def _lora_weights(self) -> list[tuple[LoraUse, list[float]]]:
+    def lora_weights(self) -> list[tuple[LoraUse, list[float]]]:
+        """The LoRAs, each with its weight at every frame."""
         return [(lora, evaluate(lora.weight, self.frames, seed=self.seed)) for lora in self.loras]
 
     @cached_property
@@ -229,6 +232,34 @@ class Shot(BaseModel):
         """The guided picture in force at a frame: the last one that begins there or before."""
         begun = [(one.frame, k) for k, one in enumerate(self.guided_images) if one.frame <= index]
         return self.guided_images[max(begun)[1]].image if begun else None
+
+    def mask_at(self, index: int) -> Place | None:
+        """What a frame's mask is, in words; None without one, or where it hides nothing."""
+        if self._where is not None:
+            whole = self._where[index] == EVERYWHERE and not self.masking.invert and self.masking.brightness >= 1.0
+            return None if whole else self._where[index]
+        if self.masking.alpha:
+            return Place("init_mask")
+        return None if self.guides.mask is None else Place("video_mask")
+
+    def noise_mask_at(self, index: int) -> Place | None:
+        """Where noise is added to a frame's picture, in words; None for everywhere."""
+        return None if self._noisy is None or self._noisy[index] == EVERYWHERE else self._noisy[index]
+
+    @cached_property
+    def _where(self) -> list[Place] | None:
+        return self._places(self.masking.where)
+
+    @cached_property
+    def _noisy(self) -> list[Place] | None:
+        return self._places(self.masking.noise)
+
+    def _places(self, words: str | None) -> list[Place] | None:
+        if words is None:
+            return None
+        texts = evaluate_texts(words, self.frames, seed=self.seed)
+        known = {text: read_place(text) for text in set(texts)}
+        return [known[text] for text in texts]
 
     def scene_of(self, index: int) -> int:
         """The frame that begins the scene which a frame is in: 0, or the last cut."""
@@ -281,6 +312,7 @@ def load_shot(data: object) -> Shot:
     check_motion(draft, faults)
     check_time(draft, faults)
     check_guided(draft, faults)
+    check_mask(draft, faults)
     check_hybrid(draft, faults)
     _check_seeds(draft, faults)
     if shot is not None and not faults:
@@ -322,6 +354,8 @@ def read_shot(path: Path | str) -> Shot:
             _find_beside(path.parent, one, ("image",))
         if isinstance(guides := data.get("guides"), dict):
             _find_beside(path.parent, guides, GUIDE_FILES)
+        if isinstance(masking := data.get("masking"), dict):
+            rename_words(masking, lambda name: str(path.parent / Path(name)))
     return load_shot(data)
 
 

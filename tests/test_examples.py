@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import struct
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from test_exr import attribute, small_exr
 
 from koshi_backend.chain import render_shot
 from koshi_backend.frame import noise_recipe
@@ -175,3 +180,33 @@ def test_renders(name: str, tmp_path: Path) -> None:
         picture = cv2.imdecode(np.frombuffer(frame.png, np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape == (one.height, one.width, 3)
         assert picture.std() > 8.0  # no grey nothing
+
+
+def test_notes_are_stripped_and_no_pixel_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG with texts; an OpenEXR file with a text in its header, which moves all rows up."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    strip = importlib.import_module("strip_notes").strip
+    note = PngInfo()
+    note.add_text("File", "/somewhere/scene.blend")
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=note)
+    plain = small_exr({"Z": np.random.default_rng(1).random((40, 3), np.float32)}, codec=3)
+    text = attribute("File", "string", b"/somewhere/scene.blend")
+    kept = attribute("BlenderMultiChannel", "string", b"Blender V2.55.1 and newer")
+    last = attribute("displayWindow", "box2i", struct.pack("<4i", 0, 0, 2, 39))
+    at = plain.index(last) + len(last) + 1
+    count = (struct.unpack_from("<Q", plain, at)[0] - at) // 8
+
+    def with_head(head: bytes) -> bytes:
+        places = struct.unpack_from(f"<{count}Q", plain, at)
+        moved = struct.pack(f"<{count}Q", *(place + len(head) for place in places))
+        return plain[:8] + head + plain[8:at] + moved + plain[at + 8 * count :]
+
+    (tmp_path / "a.exr").write_bytes(with_head(text + kept + text))
+    assert strip(tmp_path / "a.png") > 30 and strip(tmp_path / "a.exr") == 2 * len(text)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)
+    assert (tmp_path / "a.exr").read_bytes() == with_head(kept)
+    assert strip(tmp_path / "a.png") == strip(tmp_path / "a.exr") == 0
+    (tmp_path / "b.txt").write_text("no picture")
+    with pytest.raises(ValueError, match="no PNG"):
+        strip(tmp_path / "b.txt")

@@ -18,13 +18,17 @@ from films import number_of, numbered, write_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageEnhance, ImageOps
+from test_depth import tiny_depth_anything
 from torch import Tensor
 
 from koshi_backend import chain
 from koshi_backend.chain import Frame, render_shot
+from koshi_backend.depth import group_nearness
+from koshi_backend.depth.estimate import DepthModel
 from koshi_backend.errors import KoshiError
 from koshi_backend.hybrid import mask
 from koshi_backend.hybrid_checks import frames_of_video, spans
+from koshi_backend.models.pool import load_model
 from koshi_backend.motion.flow import flow_field
 from koshi_backend.moves import Moves
 from koshi_backend.preview import motion_frames
@@ -370,3 +374,82 @@ def test_frames_in_words() -> None:
     assert spans([4]) == "frame 4"
     assert spans([1, 3, 4, 5]) == "frames 1, 3 to 5"
     assert spans([0, 2, 4, 6, 8]) == "frames 0, 2, 4, 6 and more"
+
+
+# ---- masks by estimated depth
+
+
+@pytest.mark.parametrize("source", ["model", "groups"])
+@pytest.mark.parametrize("name", ["depth", "video_depth"])
+def test_depth_masks_of_estimated_depth(
+    video: str, store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str
+) -> None:
+    """What a depth model, or the latent's channel groups, find near stays: the share that the film has taken at each
+    pixel is what they say when they are asked directly, of the picture or of the film, spread over 0..1."""
+    folder = tiny_depth_anything(tmp_path / "net")
+    data = document(
+        video, {"composite": "normal", "mask": name}, schedules={"hybrid_alpha": 1.0}, frames=2, seed=5,
+        depth={"source": source, "model": str(folder)},
+    )  # fmt: skip
+    before, after = (seen(f) for f in render(data, store))
+    film, model = true(1), load_model("koshi-tiny", CPU, torch.float32)
+    looked_at = before if name == "depth" else film
+    if source == "model":
+        raw = DepthModel.load(folder).nearness(looked_at)
+    else:
+        raw = group_nearness(model.encode_picture(looked_at), SIDE, SIDE)
+    apart_by = (film - before).abs().amax(1)[0]
+    clear = apart_by > 0.25
+    share = ((after - before).abs().amax(1)[0] / apart_by)[clear]
+    order = np.corrcoef(1.0 - share.numpy(), raw[clear].numpy())[0, 1]
+    # The ends are cut off at depths that the picture's own quantiles set, so it is a line but for these.
+    assert order > 0.97 and share.max() - share.min() > 0.5  # observed .998 to 1; 1
+    assert [f.stored for f in render(data, store)] == [True, True]
+    other = copy.deepcopy(data)
+    other["hybrid"]["inverse"] = True
+    (_, turned) = (seen(f) for f in render(other, store))
+    # What was film is picture, and the other way round: together they are both.
+    assert apart((after + turned) / 2, (before + film) / 2) < 2.0
+    if source == "model":
+        monkeypatch.setattr(torch, "manual_seed", lambda seed, draw=torch.manual_seed: draw(seed + 1))
+        other["depth"]["model"] = str(tiny_depth_anything(tmp_path / "other"))
+        assert made(render(other, store)) == [1]  # another model's files are another key
+
+
+# ---- in the motion preview
+
+
+@pytest.mark.parametrize("name", ["none", "blend", "difference", "depth"])
+@pytest.mark.parametrize("composite", ["normal", "before_motion", "after_generation"])
+def test_the_motion_preview_mixes_as_the_shot_does(
+    video: str, store: FrameStore, tmp_path: Path, composite: str, name: str
+) -> None:
+    """Where nothing is painted both are the same, whatever the mask, if no model has to find it."""
+    cv2.imwrite(str(tmp_path / "start.png"), cv2.resize(numbered(7, 32, 32), (SIDE, SIDE)))
+    cv2.imwrite(str(tmp_path / "depth.png"), np.tile(np.arange(SIDE, dtype=np.uint8) * 4, (SIDE, 1)))
+    data = document(
+        video, {"composite": composite, "mask": name}, init_image=str(tmp_path / "start.png"), frames=4,
+        schedules={"hybrid_alpha": 0.4, "translation_x": 3.5, "angle": 4.0}, feedback={"border": "wrap"},
+        guides={"depth": str(tmp_path / "depth.png")},
+    )  # fmt: skip
+    for frame, previewed in zip(render(data, store), motion_frames(load_shot(data)), strict=True):
+        assert apart(seen(frame), seen(previewed)) <= 2.0  # observed 1.0: frames have 16 bits between them
+
+
+def test_the_preview_leaves_out_what_a_model_has_to_find(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Moves, "nearness", lambda *given: pytest.fail("a depth was asked for"))
+    for source in ("model", "groups"):
+        data = document(video, {"composite": "normal", "mask": "depth"}, depth={"source": source}, frames=3)
+        plain = document(None, {}, frames=3)
+        found, wanted = ([f.png for f in motion_frames(load_shot(d))] for d in (data, plain))
+        assert found == wanted
+
+
+@pytest.mark.parametrize("composite", ["normal", "before_motion", "after_generation"])
+def test_the_preview_mixes_into_made_frames_only(video: str, composite: str) -> None:
+    """Frames 0, 3 and 6 are made; nothing moves, so that the others show the last one of these."""
+    parts = {"cadence": 3, "hybrid_alpha": 1.0}
+    shot = load_shot(document(video, {"composite": composite}, schedules=parts, frames=7))
+    numbers = [number_of(seen(f)) for f in motion_frames(shot)]
+    wanted = {"normal": [3, 3, 3, 6], "after_generation": [3, 3, 3, 6], "before_motion": [0, 3, 3, 3]}[composite]
+    assert numbers[3:] == wanted

@@ -73,6 +73,7 @@ def misses(field: MotionField, before: int, now: int, told: dict[str, Any]) -> n
         ("affine", 1, 0.35),  # observed .07 to .09, and .16 to .22 where the camera is no longer parallel to the wall
         ("perspective", 1, 0.2),  # observed .06 to .10
         ("perspective", 3, 0.3),  # observed .09 to .18
+        ("flow", 3, 0.3),  # observed .12 to .19; without looking again it is lost (motion/far_flow.py)
     ],
 )
 def test_motion_is_the_wall_s(film: tuple[Path, dict[str, Any]], source: str, every: int, limit: float) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Draws the pictures of docs/time.md, and of `koshi feedback`: frames of the examples, and what lies between them.
+"""Draws the pictures of docs/time.md, of `koshi feedback` and LoRAs: the examples' frames, and what lies between them.
 
     python tools/time_pictures.py docs/images
 
@@ -21,6 +21,7 @@ from motion_pictures import QUALITY, ROOT, Sheet, Tile, sheet
 from torch import Tensor
 
 from koshi_backend.chain import render_shot
+from koshi_backend.mask import Masks
 from koshi_backend.pictures import read_picture
 from koshi_backend.shot import Shot, load_shot, read_shot
 
@@ -35,12 +36,12 @@ def main() -> int:
     options = parser.parse_args()
     sheets = {
         "cadence": cadence, "keyframes": keyframes, "back": back, "seamless": seamless,
-        "interpolation": interpolation, "guided": guided, "mask": mask, "alpha": alpha, "color": color,
-        "feedback": feedback,
+        "interpolation": interpolation, "guided": guided, "mask": mask, "alpha": alpha, "words": words, "color": color,
+        "feedback": feedback, "lora": lora,
     }  # fmt: skip
     for name in options.names or sheets:
         tiles, columns = sheets[name]()
-        path = options.out / ("feedback.jpg" if name == "feedback" else f"time_{name}.jpg")
+        path = options.out / (f"{name}.jpg" if name in ("feedback", "lora") else f"time_{name}.jpg")
         sheet(tiles, columns).save(path, quality=QUALITY, optimize=True)
         print(f"{path}  {path.stat().st_size // 1024} KB")
     return 0
@@ -55,6 +56,12 @@ def cadence() -> Sheet:
 def keyframes() -> Sheet:
     shot, shown = rendered("keyframes")
     return [Tile(shown[k], f"frame {k}" + (", keyframe" if k in shot.keyframes else "")) for k in (7, 8, 11, 12)], 4
+
+
+def lora() -> Sheet:
+    shot, shown = rendered("lora")
+    weights = shot.lora_weights[0][1]
+    return [Tile(shown[k], f"frame {k}, weight {weights[k]:.1f}") for k in (0, 3, 5, 6, 7, 11)], 6
 
 
 def back() -> Sheet:
@@ -93,6 +100,17 @@ def mask() -> Sheet:
 def alpha() -> Sheet:
     shot, shown = rendered("mask_alpha")
     return [Tile(guide(shot, "cut"), "init_image"), *(Tile(shown[k], f"frame {k}") for k in (0, 3, 7))], 4
+
+
+def words() -> Sheet:
+    """The two masks, and frames painted where the one is and the other is not; then wherever the hills are not."""
+    shot, shown = rendered("mask_words")
+    masks = []
+    for said in ("{video_mask}", "{init_mask}"):
+        grey = Masks(load_shot(shot.as_dict() | {"masking": {"where": said}})).at(5)
+        assert grey is not None
+        masks.append(Tile(grey.expand(1, 3, -1, -1), f"{said} of frame 5"))
+    return [*masks, *(Tile(shown[k], f"frame {k}") for k in (0, 5, 8, 11))], 3
 
 
 def color() -> Sheet:

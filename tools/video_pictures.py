@@ -38,7 +38,7 @@ def main() -> int:
 def beside_the_film(name: str, frames: tuple[int, ...]) -> Sheet:
     """The film's pictures, and below them those of the example."""
     shot, shown = rendered(name)
-    footage = Footage(shot)
+    footage = Footage(shot, shot.guides.video or "", timed=True)
     tiles = [Tile(footage.picture(k), f"film, frame {shot.video_frame(k)}") for k in frames]
     for k in frames:
         values = {what: shot.values[what][k] for what in ("strength", "hybrid_alpha")}

@@ -224,7 +224,8 @@ def variety(net: Judge, painter: Painter, seeds: int) -> list[Row]:
     names = []
     for n, scene in enumerate(SCENES):
         spec = Spec(scene, TIMES[n % 4], STYLES[n % 5], ADJECTIVES[scene][n % 2])
-        words = f"a {spec.adjective} {scene} {TIME_WORDS[spec.time][0]}, {spec.style}"
+        article = "an" if spec.adjective[0] in "aeiou" else "a"
+        words = f"{article} {spec.adjective} {scene} {TIME_WORDS[spec.time][0]}, {spec.style}"
         names.append(words)
         wished = [Wish(spec, words, 50_000 + 100 * n + k) for k in range(seeds)]
         ours = torch.cat([painter.draw([wished[k] for k in places]) for places in batches(wished)])

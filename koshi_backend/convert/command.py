@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from ..errors import KoshiError
 from ..guided_checks import guided_tables
+from ..lora.uses import read_uses
+from ..mask_words import WORDS, rename_words
 from ..outputs import check_folder, write_whole
 from ..settings import GUIDE_FILES
 from ..shot import Shot, load_shot
@@ -131,8 +133,15 @@ def _beside(document: dict[str, Any], folder: Path, out: Path | None) -> None:
             table[name] = _moved(table[name], folder, out)
     if guides:
         document["guides"] = guides
+    if out is not None and isinstance(masking := document.get("masking"), dict):
+        document["masking"] = masking = dict(masking)
+        rename_words(masking, lambda name: str(_moved(name, folder, out)))
     if out is not None and (pictures := guided_tables(document)):
         document["guided_images"] = [{**one, "image": _moved(one.get("image"), folder, out)} for one in pictures]
+    if out is not None and isinstance(loras := document.get("loras"), list):
+        document["loras"] = [
+            {**one, "file": _moved(one.get("file"), folder, out)} if isinstance(one, dict) else one for one in loras
+        ]
 
 
 def _moved(file: Any, folder: Path, out: Path) -> Any:
@@ -158,12 +167,21 @@ def _checked(document: Mapping[str, Any]) -> Shot:
             {**one, "image": __file__} if isinstance(one, dict) and isinstance(one.get("image"), str) else one
             for one in draft["guided_images"]
         ]
+    if isinstance(masking := document.get("masking"), dict):
+        draft["masking"] = dict(masking)
+        rename_words(draft["masking"], lambda name: __file__)
+    # Whether a model can wear them is seen when it is known.
+    loras = draft.pop("loras", None)
     if isinstance(guides, dict):
         # Vectors are never asked for.
         draft["guides"] = {**guides, **dict.fromkeys(named, __file__), "vector": None}
     shot = load_shot(draft)
     images = [one.model_copy(update={"image": name}) for one, name in zip(shot.guided_images, pictures, strict=True)]
-    guided = {"guided_images": images}
+    guided: dict[str, Any] = {"guided_images": images}
+    if isinstance(masking, dict) and (words := {name: masking[name] for name in WORDS if masking.get(name)}):
+        guided["masking"] = shot.masking.model_copy(update=words)
+    if loras:
+        guided["loras"] = read_uses(loras, draft)
     return shot.model_copy(update={**files, **guided, "guides": shot.guides.model_copy(update=named)})
 
 

@@ -185,7 +185,7 @@ def _finished(draft: Draft) -> dict[str, Any]:
         if not shot.get(name, True):
             del shot[name]
     order = ("koshi", "width", "height", "fps", "frames", "seed", "seed_behavior", "seed_iter_n", "steps", "init_image",
-             "guided_images", "color_image", "color_every",
+             "guided_images", "color_image", "color_every", "loras",
              "audio", "prompts", "schedules", "time", "motion", "depth", "guides", "hybrid", "masking",
              "feedback")  # fmt: skip
     return {name: shot[name] for name in order if name in shot}

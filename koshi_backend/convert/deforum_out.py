@@ -12,9 +12,11 @@ from ..settings import TURNS
 from ..shot import Shot
 from . import grammar, prompts
 from .carriers import DEPTH_MODELS
-from .guided_out import write_file_colours, write_guided, write_mask
+from .guided_out import write_file_colours, write_guided
 from .hybrid_out import CURVES, write_hybrid
 from .leftover import Outgoing
+from .loras import with_words
+from .mask_out import write_mask
 from .report import Report
 from .webui_settings import SETTINGS
 
@@ -247,5 +249,9 @@ def _prompts(way: Outgoing, settings: dict[str, Any]) -> None:
         way.leave("prompts.ease", "webui blends prompts in its mode Interpolation, there always and evenly.")
     if any(prompts.NEGATIVE in prompt["text"] or "`" in prompt["text"] for prompt in taking_turns):
         way.report.note("A prompt holds --neg or a backtick, which webui reads as its own.")
-    settings["prompts"] = prompts.to_deforum(taking_turns or given)
+    settings["prompts"] = with_words(way.shot, prompts.to_deforum(taking_turns or given))
+    if way.shot.loras:
+        way.carry("prompts", "loras")
+        names = ", ".join(Path(lora.file).name for lora in way.shot.loras)
+        way.report.note(f"webui looks for LoRAs in its own folder models/Lora: {names}.")
     way.carry("prompts", "prompts")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Guided images, masks and colours of files as webui's settings."""
+"""Guided images and colours of files as webui's settings."""
 
 from __future__ import annotations
 
@@ -40,39 +40,6 @@ def write_guided(way: Outgoing, settings: dict[str, Any]) -> None:
         way.carry("init_images", "guided_images")
     if shot.init_image is not None:
         way.leave("init_image", "webui begins with the first guided image.")
-
-
-def write_mask(way: Outgoing, settings: dict[str, Any]) -> None:
-    """The mask and what is made of it."""
-    shot, masking = way.shot, way.shot.masking
-    name = shot.guides.mask
-    if name is None and not masking.alpha:
-        return
-    if masking.alpha and settings["use_looper"]:
-        way.leave("masking.alpha", "with guided images webui takes the first one's alpha channel.")
-        return
-    if masking.alpha:
-        settings["use_alpha_as_mask"] = True
-        way.carry("use_alpha_as_mask", "masking.alpha")
-    elif Path(name or "").suffix.lower() in READABLE:
-        settings["use_mask_video"], settings["video_mask_path"] = True, way.file("guides.mask")
-        way.carry("video_mask_path", "guides.mask")
-    elif "#" in Path(name or "").name or Path(name or "").suffix.lower() == ".exr":
-        way.leave("guides.mask", "webui reads one picture, or a video: make a video of the masks.")
-        return
-    else:
-        settings["mask_file"] = way.file("guides.mask")
-        way.carry("mask_file", "guides.mask")
-    settings.update(use_mask=True, invert_mask=masking.invert, mask_overlay_blur=masking.blur, full_res_mask=False,
-                    mask_brightness_adjust=masking.brightness, mask_contrast_adjust=masking.contrast)  # fmt: skip
-    for field, key in (("invert", "invert_mask"), ("blur", "mask_overlay_blur")):
-        way.carry(key, f"masking.{field}")
-    for field in ("brightness", "contrast"):
-        way.carry(f"mask_{field}_adjust", f"masking.{field}")
-    if way.moves("mask"):
-        way.leave("schedules.mask", "webui's mask counts wholly in every frame.")
-    if {masking.brightness, masking.contrast} != {1.0}:
-        way.report.note("webui takes mask_contrast_adjust for the brightness, and mask_brightness_adjust for contrast.")
 
 
 def write_file_colours(way: Outgoing, settings: dict[str, Any], matched: bool) -> bool:

@@ -17,11 +17,13 @@ from . import carriers as c
 from . import carry_guided as guided
 from . import carry_hybrid as hybrid
 from . import carry_time
+from . import carry_words as words
 from .carry_guided import looped, masked, pictured
 from .draft import NONE, Draft, as_number
 from .prompts import carry_prompts
 
 Counts = Callable[[Draft, Any], bool]
+_OWN_MASK = ('0: ("{video_mask}")', '0:("{video_mask}")', "{video_mask}", None)  # the mask that the files give anyway
 
 
 class Row(NamedTuple):
@@ -187,7 +189,10 @@ _row("mask_file", guided.carry_mask_file, both(on("use_mask"), lambda d, v: not 
      lambda d, v: not (d.on("use_alpha_as_mask") and "init_image" in d.shot)))  # fmt: skip
 _row("use_alpha_as_mask", guided.carry_alpha,
      both(on("use_mask", "use_alpha_as_mask"), lambda d, v: not d.on("use_mask_video")))  # fmt: skip
-_row("use_mask", guided.carry_use_mask, on("use_mask"))
+_row("mask_schedule", words.carry_where, both(masked, differs(*_OWN_MASK)))
+_row("use_mask", words.carry_use_mask, on("use_mask"))
+_row("noise_mask_schedule", words.carry_noise, on("use_noise_mask"))
+_row("use_noise_mask", words.carry_noise_switch, on("use_noise_mask"))
 _row("invert_mask", guided.carry_invert, both(masked, on("invert_mask")))
 _row("mask_brightness_adjust", guided.carry_masking("brightness", 0.0, 100.0), both(masked, differs(1)))
 _row("mask_contrast_adjust", guided.carry_masking("contrast", 0.0, 100.0), both(masked, differs(1)))
@@ -228,9 +233,6 @@ _left("diffusion_redo", differs(0, None), "no frame is painted twice here.")
 _left("full_res_mask full_res_mask_padding", both(masked, on("full_res_mask")), "frames are painted whole.")
 _left("overlay_mask", both(masked, lambda d, v: not d.on("overlay_mask")), "what a mask hides always stays.")
 _left("fill", both(masked, differs(1, "original")), "what is painted begins with the picture that is there.")
-_left("mask_schedule", both(masked, differs('0: ("{video_mask}")', '0:("{video_mask}")', "{video_mask}", None)),
-      "a mask is a file here: draw what this says, and name it in guides.mask.")  # fmt: skip
-_left("use_noise_mask noise_mask_schedule", on("use_noise_mask"), "the noise is the same all over the picture.")
 _left("image_keyframe_strength_schedule", looped, "key schedules.strength where a guided picture begins.")
 _left("hybrid_motion_use_prev_img", both(hybrid.is_hybrid, differs(False)),
       "flow is measured between the film's own frames.")  # fmt: skip

@@ -12,13 +12,14 @@ from ..errors import KoshiError
 from ..expressions import ExpressionError
 from .draft import Draft, NotCarried
 from .loose import read_loose
+from .loras import carry_loras, without_words
 
 NEGATIVE = "--neg"
 EMPTY = "a picture"
 MAX_PROMPT = 20_000  # characters, a shot's own limit
 _NAMES = ("t", "max_f", "s")
 _MATH = re.compile(r"`([^`]*)`")
-_EXTRA = re.compile(r"<(?:lora|lyco|hypernet)[^>]*>")
+_EXTRA = re.compile(r"<hypernet[^>]*>")
 _WEIGHT = re.compile(r"\([^()]*:\s*[\d.`]+[^()]*\)|\[[^\[\]]+\]|\s(?:AND|BREAK)\s")
 
 
@@ -32,6 +33,8 @@ def carry_prompts(draft: Draft, key: str, value: Any) -> str:
     after = _global(draft, "negative_prompts", "animation_prompts_negative")
     if not after and isinstance(draft.settings.get("negative_prompt"), str):
         after = draft.settings["negative_prompt"].strip()
+    carry_loras(draft, key, {frame: f"{before} {text}" for frame, text in table.items()})
+    worded = any(without_words(text) != text for text in table.values())
     prompts: list[dict[str, Any]] = []
     for frame in sorted({*table, *negatives}):
         text = _in_force(table, frame)
@@ -41,6 +44,8 @@ def carry_prompts(draft: Draft, key: str, value: Any) -> str:
         prompt: dict[str, Any] = {"frame": frame, "text": _fitting(draft, key, said)}
         if negative:
             prompt["negative"] = _frozen(draft, key, _plain(draft, key, negative), frame)[:MAX_PROMPT]
+        if worded and prompts and {**prompt, "frame": 0} == {**prompts[-1], "frame": 0}:
+            continue  # it only stands there for its LoRAs
         prompts.append(prompt)
     if draft.mode == "Interpolation":  # the only mode in which Deforum blends prompts
         for prompt in prompts[:-1]:
@@ -127,8 +132,9 @@ def _in_force(table: dict[int, str], frame: int) -> str:
 
 def _plain(draft: Draft, key: str, text: str) -> str:
     """A prompt without what only Stable Diffusion's web UI understands; what goes is reported."""
+    text = without_words(text)
     if _EXTRA.search(text):
-        draft.report.leave(key, text, "networks named in a prompt (<lora:...>) are taken out.")
+        draft.report.leave(key, text, "hypernetworks are Stable Diffusion's, and are taken out.")
         text = re.sub(r"\s+", " ", _EXTRA.sub("", text))
     if _WEIGHT.search(text):
         why = "FLUX reads sentences: weights such as (word:1.2), [word], AND and BREAK are letters to it."

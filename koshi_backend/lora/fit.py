@@ -18,7 +18,8 @@ from ..models.checkpoint_contents import FAMILY_NAMES, Family
 from ..models.flux1 import Flux1Transformer
 from ..models.flux2 import Flux2Transformer
 from ..models.flux3 import Flux3Transformer
-from ..models.model import FluxModel, out_of_memory_explained
+from ..models.model import FluxModel
+from ..models.shortage import out_of_memory_explained
 from ..models.tensor_files import TensorFiles
 from .branches import Branch, Kronecker, LowRank, Shift, Whole
 from .file import LoraFile, check_family, lora_identity, open_lora, warn_of_text
@@ -44,7 +45,7 @@ def fit_loras(model: FluxModel, name: str, files: Sequence[str | Path]) -> list[
         del model.loras[identity]
     for identity, file in wanted.items():
         if identity not in model.loras:
-            with out_of_memory_explained("loading a LoRA"):
+            with out_of_memory_explained("loading a LoRA", model.device, model.policy):
                 changes = fit(open_lora(file), model.transformer, name, model.device, model.dtype)
             model.loras[identity] = lora = Lora(identity, changes)
             log.info("%s changes %d layers and takes %.0f MB", file, len(changes), lora.bytes() / 1e6)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import KoshiError, problem, raise_problems
 from ..models.registry import find_traits
@@ -43,7 +43,7 @@ def check_loras(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     for k, one in enumerate(loras):
         if isinstance(one, dict):
             _check_file(f"loras[{k}].file", one, draft, faults)
-            _check_weight(f"loras[{k}].weight", one.get("weight", 1.0), draft, faults)
+            check_weight(f"loras[{k}].weight", one.get("weight", 1.0), draft, faults)
 
 
 def lora_uses(given: Any) -> list[dict[str, Any]]:
@@ -104,7 +104,23 @@ def _check_file(field: str, one: dict[str, Any], draft: dict[str, Any], faults: 
         faults.append(problem(field, error.message, error.hint, value=given))
 
 
-def _check_weight(field: str, weight: Any, draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+def read_uses(given: Any, draft: dict[str, Any]) -> list[LoraUse]:
+    """LoRAs of a document whose files are of no matter yet. Raises KoshiError("bad_shot")."""
+    faults: list[dict[str, Any]] = []
+    uses: list[LoraUse] = []
+    for k, one in enumerate(given if isinstance(given, list) else [given]):
+        try:
+            uses.append(LoraUse.model_validate(one))
+            check_weight(f"loras[{k}].weight", uses[-1].weight, draft, faults)
+        except ValidationError:
+            hint = 'A LoRA is {"file": "ink.safetensors", "weight": 1}.'
+            faults.append(problem(f"loras[{k}]", "this is no LoRA.", hint, value=one))
+    raise_problems("bad_shot", "This shot", faults)
+    return uses
+
+
+def check_weight(field: str, weight: Any, draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
+    """Whether a weight is a schedule within its range."""
     frames, seed = draft.get("frames"), draft.get("seed", 0)
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1 or not isinstance(seed, int):
         return

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import KoshiError
+from .far_flow import far_flow
 from .field import MotionField, grid, inside
 from .raft import raft_flow
 
@@ -23,8 +24,13 @@ _SMALLEST_SIDE = 16  # pixels; below it OpenCV's patches do not fit
 # A flow and the flow back may miss each other by this share of their length, and by this much (pixels squared).
 # Sundaram, Brox, Keutzer: Dense point trajectories by GPU-accelerated large displacement optical flow (2010), (5).
 _SHARE, _SLACK = 0.01, 0.5
-# Largest difference of any colour (of 0..1), within so many pixels, that nobody sees as another thing.
-_ALIKE, _AROUND = 0.03, 5
+# Below this share of pixels that are sure, flow looks again, and takes what is surer by so much more. Of 243 pairs of
+# pictures, 1 to 25 % of the width apart, also turned and enlarged, DIS had more than a tenth of the pixels wrong in
+# 115; looking again leaves none (at .75 two). It takes five times as long there.
+_FOUND, _BETTER = 0.8, 0.02
+# Largest difference of any colour (of 0..1), within so many pixels, that nobody sees as another thing; and, in the mean
+# of these, that the same thing may have.
+_ALIKE, _AROUND, _NEAR = 0.03, 5, 0.1
 
 
 def flow_field(
@@ -39,6 +45,8 @@ def flow_field(
     check: pixels whose flow is not confirmed by the flow the other way count as uncovered (not valid), unless they look
     alike: in a plain sky any flow is as good as another. It costs a second flow. DIS finds 80 to 99 % of an uncovered
     strip, farneback nothing: it draws neighbours along.
+    Where DIS or Farneback lose their way, since the pictures are far apart, they look again from the one move that most
+    of the picture makes (far_flow.py).
     Raises KoshiError("bad_value" | "bad_guide" | "flow_unavailable").
     """
     if method not in METHODS:
@@ -48,14 +56,36 @@ def flow_field(
     check_pair(previous, new)
     if torch.equal(previous, new):  # a repeated frame, as films at another rate are full of: nothing is resampled
         return MotionField.identity(new.shape[3], new.shape[2], new.device)
-    back = optical_flow(new, previous, method)
+    back, sure = _measured(previous, new, method)
     height, width = back.shape[:2]
     source = grid(width, height, back.device).permute(1, 2, 0) + factor * back
     valid = inside(source, width, height)
-    if check:
-        # Both are looked up at the full motion: a factor changes where things go, not what was hidden.
-        valid &= consistent(back, optical_flow(previous, new, method)) | _alike(previous, new, back)
-    return MotionField(source, valid)
+    # Both flows are at the full motion: a factor changes where things go, not what was hidden.
+    return MotionField(source, valid & sure if check else valid)
+
+
+def _measured(previous: Tensor, new: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """The flow from `new` to `previous`, [H, W, 2], and where it is sure, bool [H, W]."""
+
+    def flow(first: Tensor, second: Tensor) -> Tensor:
+        return optical_flow(first, second, method)
+
+    def judged(back: Tensor, forth: Tensor) -> tuple[Tensor, Tensor, float]:
+        height, width = back.shape[:2]
+        sure = consistent(back, forth) | _alike(previous, new, back)
+        # Farneback agrees with itself where it stands still both ways, so that what it finds has to look like it, too.
+        near = _difference(previous, new, back).mean(1, keepdim=True)
+        near = F.avg_pool2d(near, _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False)[0, 0] < _NEAR
+        found = sure & near & inside(grid(width, height, back.device).permute(1, 2, 0) + back, width, height)
+        return back, sure, float(found.float().mean())
+
+    best = judged(flow(new, previous), flow(previous, new))
+    if best[2] < _FOUND and method != "raft":  # which looks everywhere by itself
+        for pair in far_flow(new, previous, flow):
+            other = judged(*pair)
+            if other[2] > best[2] + _BETTER:
+                best = other
+    return best[:2]
 
 
 def optical_flow(first: Tensor, second: Tensor, method: str = "dis_medium") -> Tensor:
@@ -79,12 +109,17 @@ def consistent(there: Tensor, back: Tensor) -> Tensor:
 
 def _alike(previous: Tensor, new: Tensor, back: Tensor) -> Tensor:
     """bool [H, W]: all of a pixel's neighbourhood looks as what the flow says it was."""
+    difference = _difference(previous, new, back).amax(1, keepdim=True)
+    return F.max_pool2d(difference, _AROUND, stride=1, padding=_AROUND // 2)[0, 0] < _ALIKE
+
+
+def _difference(previous: Tensor, new: Tensor, back: Tensor) -> Tensor:
+    """[1, 3, H, W] in 0..1: how far the colours of `new` are from those where the flow leads."""
     height, width = back.shape[:2]
     place = grid(width, height, back.device).permute(1, 2, 0) + back
     where = (place + 0.5) * back.new_tensor([2.0 / width, 2.0 / height]) - 1.0
     found = F.grid_sample(previous, where[None], padding_mode="border", align_corners=False)
-    difference = (found - new).abs().amax(1, keepdim=True)
-    return F.max_pool2d(difference, _AROUND, stride=1, padding=_AROUND // 2)[0, 0] < _ALIKE
+    return (found - new).abs()
 
 
 def _dis(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
