@@ -10,13 +10,17 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint extension env tiny clean distclean python
+.PHONY: help demo test lint extension repository messages examples screenshots env tiny clean distclean python
 
 help:
 	@echo 'make demo        a Blender scene becomes a 48-frame video with koshi-tiny (out/), nothing to download by hand'
 	@echo 'make test        every test, in real Blender too;  PYTEST_ARGS="-k schedules -x" goes to pytest'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make extension   dist/koshi-0.1.0.zip, made by the builder that comes with Blender'
+	@echo 'make repository  dist/repository: the zip with an index, to install and update from;  FOLDER=... for another place'
+	@echo 'make messages    panels/locale: the texts for translators, and what the translations lack'
+	@echo 'make examples    out/examples: four .blend files to render and learn from;  FOLDER=... for another place'
+	@echo 'make screenshots docs/images: the pictures of the guide, taken in the window of KOSHI_BLENDER (CONTRIBUTING.md)'
 	@echo 'make env         only the Python environment of the backend: .venv'
 	@echo 'make tiny        trains koshi-tiny from nothing into training/run (6 hours, with a GPU less);  MINUTES=20 for less'
 	@echo 'make clean       remove what was made (out, dist, caches);  make distclean: the environments too'
@@ -24,8 +28,8 @@ help:
 	@echo 'BLENDER=/path/to/blender   use this Blender (4.2 or newer) for demo and extension'
 	@echo 'PYTHON311=, PYTHON313=     use these Python interpreters for the environments'
 
-demo test lint extension env tiny: python
-	@"$(PYTHON)" tools/make.py $@ $(if $(filter test,$@),$(PYTEST_ARGS)) $(if $(filter tiny,$@),$(if $(MINUTES),--minutes $(MINUTES)))
+demo test lint extension repository messages examples screenshots env tiny: python
+	@"$(PYTHON)" tools/make.py $@ $(if $(filter test,$@),$(PYTEST_ARGS)) $(if $(filter tiny,$@),$(if $(MINUTES),--minutes $(MINUTES))) $(if $(filter repository examples screenshots,$@),$(if $(FOLDER),"$(FOLDER)"))
 
 clean:
 	rm -rf out dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -77,6 +77,38 @@ def strip_range(strip: Any) -> tuple[int, int]:
     return int(strip.frame_final_start), int(strip.frame_final_end)
 
 
+def all_strips(editor: bpy.types.SequenceEditor) -> Any:
+    """All strips, also those inside meta strips."""
+    return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+
+
+def set_strip_range(strip: Any, left: int, right: int) -> None:
+    """Put a strip's handles at a first frame and at the frame after its last one; its content stays where it is."""
+    newer = hasattr(strip, "left_handle")
+    names = ("left_handle", "right_handle") if newer else ("frame_final_start", "frame_final_end")
+    ends = list(zip(names, (left, right), strict=True))
+    # The one that makes room for the other goes first.
+    for name, value in ends if left < strip_range(strip)[1] else reversed(ends):
+        setattr(strip, name, value)
+
+
+def content_start(strip: Any) -> float:
+    """The frame at which a strip's content begins, whatever of it the handles hide."""
+    return float(strip.content_start if hasattr(strip, "content_start") else strip.frame_start)
+
+
+def set_content_start(strip: Any, frame: float) -> None:
+    """Move a strip in time, its handles with it."""
+    setattr(strip, "content_start" if hasattr(strip, "content_start") else "frame_start", frame)
+
+
+def new_effect(editor: Any, kind: str, name: str, channel: int, left: int, right: int, over: Any) -> Any:
+    """An effect strip over another strip (`seq1` before 4.4; an end and no length before 5.0)."""
+    span = {"length": right - left} if bpy.app.version >= (5, 0) else {"frame_end": right}
+    below = {"input1" if bpy.app.version >= (4, 4) else "seq1": over}
+    return strips(editor).new_effect(name=name, type=kind, channel=channel, frame_start=left, **span, **below)
+
+
 def refresh_element(strip: Any, index: int) -> None:
     """Make Blender read an image strip's file again; from 5.0 on it would show what it remembers."""
     element = strip.elements[index]

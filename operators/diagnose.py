@@ -15,7 +15,7 @@ class KOSHI_OT_diagnose(PumpedOperator, bpy.types.Operator):
     """Try everything that Koshi needs, in Blender and in the backend, which takes some seconds"""
 
     bl_idname = "koshi.diagnose"
-    bl_label = "Diagnostics"
+    bl_label = "Koshi Diagnostics"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -33,7 +33,8 @@ class KOSHI_OT_copy_report(bpy.types.Operator):
     """Copy the diagnostics as text, to ask for help with"""
 
     bl_idname = "koshi.copy_report"
-    bl_label = "Copy"
+    bl_label = "Copy Diagnostics"
+    bl_options = {'INTERNAL'}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -23,7 +23,7 @@ from .engine_session import ENGINE
 
 
 class KoshiEngine(bpy.types.RenderEngine):
-    """Blender's render button paints with Koshi."""
+    """Blender's render button paints with Koshi"""
 
     bl_idname = ENGINE
     bl_label = "Koshi"

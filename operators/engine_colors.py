@@ -66,7 +66,7 @@ def warning(changed: list[str]) -> str:
     """What to tell when it is too late to change anything."""
     return (
         f"Koshi: {', '.join(changed)} will change the colours of the finished picture. "
-        "Press Keep Exact Colours in Render Properties > Koshi."
+        "Press Keep Exact Colors in Render Properties > Koshi."
     )
 
 
@@ -77,15 +77,15 @@ def _views(scene: bpy.types.Scene) -> list[Any]:
 
 
 class KOSHI_OT_exact_colors(bpy.types.Operator):
-    """Set the view transform to Standard and dither to 0, so that rendered frames have exactly the model's colours"""
+    """Set the view transform to Standard and dither to 0, so that rendered frames have exactly the model's colors"""
 
     bl_idname = "koshi.exact_colors"
-    bl_label = "Keep Exact Colours"
+    bl_label = "Keep Exact Colors"
     bl_options = {'REGISTER', 'UNDO'}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         told = make_exact(context.scene)
-        self.report({'INFO'}, told or "The colours are exact already.")
+        self.report({'INFO'}, told or "The colors are exact already")
         return {'FINISHED'}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..bridge_server.protocol import BridgeError
 from . import reader
+from .field_names import in_words
 from .reader import Backend
 
 AHEAD = 8  # frames
@@ -59,7 +60,7 @@ class Link:
         try:
             self._follow(backend, shot, device)
         except BridgeError as error:
-            self.put("failed", error)
+            self.put("failed", BridgeError.from_dict(in_words(error.as_dict())))
         except Exception as error:  # the thread's edge: whatever it was must reach a person
             self.put("failed", BridgeError("internal", f"Koshi met an error it does not know: {error}."))
 
@@ -78,7 +79,7 @@ class Link:
                     case "progress":
                         self.put("progress", event)
                     case "failed":
-                        return self.put("failed", BridgeError.from_dict(event.get("error")))
+                        return self.put("failed", BridgeError.from_dict(in_words(event.get("error") or {})))
                     case "done" | "cancelled":
                         return self.put(event["type"])
             if self._cancel and wanted and not reply.get("attached"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,21 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MODELS, MORE_SCHEDULES, SCHEDULES
-from . import batch, compat, guides, markers, sample, shot_fields, shot_file
+from . import batch, guides, lay_keys, markers, media, sample, shot_fields, shot_file
 from . import prompts as prompt_list
 from .cli_output import print_json, say
 from .shot_file import Carried
 
 MODES = {condition: mode for mode, condition in sample.CONDITIONS.items()}
 # What moves the picture or guides it comes from the shot alone then.
-PLAIN = {"motion_source": 'CURVES', "start": 'PROMPT', "curves": 'PER_FRAME', "structure": 'NONE', "mask": None}
+PLAIN = {"motion_source": 'CURVES', "curves": 'PER_FRAME', "mask": None}
 
 
 def write(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the scene's shot to --output, with the renders of the scene that it needs beside it; or print it."""
     scene = batch.scene_named(arguments.scene)
-    shot, notes, needs_guides = sample.shot_from_scene(scene, *batch.frame_range(arguments))
+    sampled = sample.shot_from_scene(scene, *batch.frame_range(arguments))
+    shot, notes, needs_guides = sampled
     for note in notes:
         say(note)
     if arguments.output is None:
@@ -42,21 +44,25 @@ def write(arguments: argparse.Namespace) -> dict[str, Any]:
         if not arguments.json:
             print_json(shot)
         return {"ok": True, "notes": notes, "shot": shot}
-    if needs_guides:
-        folder = arguments.output.parent / (arguments.output.name.split(".")[0] + "_guides")
-        for line in guides.render_guides(scene, shot, folder.resolve()):
-            say(line)
-        shot = guides.moved_to(shot, Path(folder.name))  # read relative to the shot's own file
-    try:
-        arguments.output.write_text(json.dumps(shot, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BridgeError(
-            "cannot_write",
-            f"{arguments.output} cannot be written: {error.strerror}.",
-            "Choose another place.",
-        ) from error
+    for line in write_shot(scene, sampled, arguments.output):
+        say(line)
     say(f"Wrote {arguments.output}")
     return {"ok": True, "notes": notes, "out": str(arguments.output.resolve())}
+
+
+def write_shot(scene: bpy.types.Scene, sampled: sample.Sampled, path: Path) -> Iterator[str]:
+    """Write a shot of the scene's, and into a folder beside it the renders that it needs; yields a line for a person
+    now and then. Raises BridgeError."""
+    shot = sampled.shot
+    if sampled.guides:
+        folder = path.parent / (path.name.split(".")[0] + "_guides")
+        yield from guides.render_guides(scene, shot, folder.resolve())
+        shot = guides.moved_to(shot, Path(folder.name))  # read relative to the shot's own file
+    try:
+        path.write_text(json.dumps(shot, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}."
+        raise BridgeError("cannot_write", message, "Choose another place.") from error
 
 
 def read_into_scene(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -86,8 +92,11 @@ def limits(scene: bpy.types.Scene) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of each of Koshi's animated properties, and of numbers that hold for a whole shot."""
     properties = scene.koshi.bl_rna.properties
     numbers = [name for name in shot_fields.FIELDS if properties[name].type in ('INT', 'FLOAT')]
-    names = (*SCHEDULES, *MORE_SCHEDULES, "seed", *numbers)
-    return {name: (properties[name].hard_min, properties[name].hard_max) for name in names}
+    found = {}
+    for name in (*SCHEDULES, *MORE_SCHEDULES, "seed", *numbers):
+        one = properties[shot_fields.property_of(name)]
+        found[name] = one.hard_min, one.hard_max
+    return found
 
 
 def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
@@ -106,8 +115,12 @@ def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
         settings.model, settings.model_path = 'CUSTOM', carried.model
     settings.steps, settings.mode = carried.steps, MODES[carried.condition]
     settings.motion_source = carried.source
+    for name, value in carried.choices.items():
+        setattr(settings, name, value)
     for name, value in carried.settings.items():
         kind = settings.bl_rna.properties[name].type
+        if kind == 'INT' and value is None:
+            value = -1
         setattr(settings, name, str(value or "") if kind == 'STRING' else str(value) if kind == 'ENUM' else value)
     prompt_list.clear(scene)
     for given in carried.prompts:
@@ -115,38 +128,22 @@ def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
         prompt.frame, prompt.text = carried.frame_start + given.frame, given.text
         prompt.negative, prompt.ease, prompt.use_weight = given.negative, given.ease, given.weights is not None
         if given.weights is not None:
-            _key(scene, f"prompts[{len(settings.prompts) - 1}].weight", given.weights, given.keys)
+            lay_keys.lay(scene, f"prompts[{len(settings.prompts) - 1}].weight", given.weights, given.keys)
     settings.prompts_index = 0
     markers.show_all(scene)
+    media.clear(scene)
+    for frame, image in carried.guided:
+        one = settings.guided_images.add()
+        one.frame, one.image = carried.frame_start + frame, image
+    for lora in carried.loras:
+        settings.loras.add().file = lora.file
+        lay_keys.lay(scene, f"loras[{len(settings.loras) - 1}].weight", lora.weights, lora.keys)
+    lay_keys.lay(scene, sample.KEYFRAME, carried.keyframes)
     for name, values in carried.values.items():
-        _key(scene, name, values, carried.keys.get(name))
+        lay_keys.lay(scene, shot_fields.property_of(name), values, carried.keys.get(name))
 
 
 def whole_rate(fps: float) -> tuple[int, float]:
     """A frame rate as Blender holds it, a whole number and a divisor: 29.97003 is 30 / 1.001."""
     rate = max(round(fps), 1)
     return rate, 1.0 if rate == fps else rate / fps
-
-
-def _key(scene: bpy.types.Scene, path: str, values: list[float], keys: list[int] | None) -> None:
-    """Give one of Koshi's values this course: a number, or keys at the given places (None: wherever it changes)."""
-    group, _, name = f"koshi.{path}".rpartition(".")
-    settings, path = scene.path_resolve(group), f"koshi.{path}"
-    settings.driver_remove(name)
-    curves = compat.fcurves(scene)
-    for curve in [c for c in curves or () if c.data_path == path]:
-        curves.remove(curve)
-    whole = settings.bl_rna.properties[name].type == 'INT'
-    setattr(settings, name, int(values[0]) if whole else values[0])
-    if len(set(values)) == 1:
-        return
-    places = keys if keys is not None else shot_file.corners(values, stepped=whole)
-    settings.keyframe_insert(name, frame=scene.frame_start)
-    curve = next(c for c in compat.fcurves(scene) or () if c.data_path == path)
-    points = curve.keyframe_points
-    points.add(len(places) - len(points))
-    points.foreach_set("co", [float(n) for i in places for n in (scene.frame_start + i, values[i])])
-    kinds = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items
-    kind = kinds['CONSTANT' if whole else 'LINEAR'].value
-    points.foreach_set("interpolation", [kind] * len(places))
-    curve.update()

@@ -27,19 +27,38 @@ import bpy
 
 from .. import __package__ as base_package
 from ..bridge_server.protocol import BridgeError, cache_folder
-from . import compat, state
+from . import compat, shot_fields, state
 from .guide_render import CLAY, DEPTH, GEOMETRY, SCENE, START, GuideJob, render_job
 
 _FILES = {GEOMETRY: f"{GEOMETRY}_####.exr", DEPTH: f"{DEPTH}_####.npy", CLAY: f"{CLAY}_####.png"}
 _FILES |= {SCENE: f"{SCENE}_####.png", START: f"{START}_####.png"}
 _SHOWN = {'DEPTH': "depth", 'EDGES': "edges"}  # structures that are drawn from the depth
-_WORDS = ("structure_as", "vector_seen")  # of a shot's guides, those that name no files
+_FILMED = {'CLAY': CLAY, 'SCENE': SCENE}  # video sources
+_GIVEN = ("depth", "video", "structure", "mask")  # of a shot's guides, those that may be the artist's own files
 _LOG = "guides.log"
 
 
 def wanted(settings: Any) -> bool:
     """Whether a shot with these settings needs anything of the scene but its curves."""
-    return settings.start == 'SCENE' or settings.structure != 'NONE' or settings.mask is not None
+    return (
+        _starts_here(settings)
+        or settings.structure in ('DEPTH', 'EDGES', 'CLAY', 'SCENE')
+        or _masks_here(settings)
+        or _films_here(settings)
+    )
+
+
+def _starts_here(settings: Any) -> bool:
+    return settings.start == 'SCENE' and not shot_fields.is_painted_over(settings)
+
+
+def _masks_here(settings: Any) -> bool:
+    return settings.mask_source == 'COLLECTION' and settings.mask is not None
+
+
+def _films_here(settings: Any) -> bool:
+    """Whether the scene's own pictures are the film that the shot takes something from."""
+    return settings.video_source in _FILMED and shot_fields.video_is_used(settings)
 
 
 def guides_folder(scene: bpy.types.Scene, preview: bool = False) -> Path:
@@ -68,17 +87,19 @@ def guides_of(scene: bpy.types.Scene, parallel: bool) -> dict[str, Any]:
                 named["vector_seen"] = seen
     if settings.structure in _SHOWN:
         named |= {"structure": depth, "structure_as": _SHOWN[settings.structure]}
-    elif settings.structure != 'NONE':
+    elif settings.structure in ('CLAY', 'SCENE'):
         named["structure"] = files[CLAY if settings.structure == 'CLAY' else SCENE]
-    if settings.mask is not None:
+    if _masks_here(settings):
         named["mask"] = files[GEOMETRY]
-    start = {"init_image": files[START]} if settings.start == 'SCENE' else {}
-    if not cycles and (start or any(name != depth for name in _names(named))):
+    if _films_here(settings):
+        named["video"] = files[_FILMED[settings.video_source]]
+    start = {"init_image": files[START]} if _starts_here(settings) else {}
+    if not cycles and (start or any(named.get(key, depth) != depth for key in _GIVEN)):
         raise BridgeError(
             "guides",
             "Koshi renders the scene with Cycles for this shot, and Cycles is switched off.",
             "Enable Cycles Render Engine in Preferences > Add-ons, or set Start From to Prompt, Structure to None or "
-            "Depth, and take the mask away.",
+            "Depth, Video to None, and take the mask away.",
         )
     return ({"guides": named} if named else {}) | start
 
@@ -144,10 +165,10 @@ def clear(scene: bpy.types.Scene) -> int:
 
 
 def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob:
-    named = dict(shot.get("guides", {}))
-    if shot.get("motion", {}).get("source") == "3d":
-        named.pop("depth", None)  # the artist's own
-    names = {Path(name).name for name in (*_names(named), shot.get("init_image", ""))}
+    named = shot.get("guides", {})
+    # In the artist's own folders the same names may stand.
+    given = [name for name in (*named.values(), shot.get("init_image")) if isinstance(name, str)]
+    names = {Path(name).name for name in given if Path(name).parent == folder or _is_rendered(name)}
     first, step, count = shot["frame_start"], shot.get("frame_step", 1), shot["frames"]
     cuts = shot.get("motion", {}).get("cuts", [])
     return GuideJob(
@@ -162,11 +183,6 @@ def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob
         height=shot["height"],
         still=named.get("vector_seen") == "still",
     )
-
-
-def _names(named: dict[str, str]) -> list[str]:
-    """The files among a shot's guides."""
-    return [value for key, value in named.items() if key not in _WORDS]
 
 
 def _in_a_process(job: GuideJob, program: str) -> Iterator[str]:

@@ -17,13 +17,14 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import reader, sequencer, state
+from . import reader, sequencer, state, strip_about
 
 BUDGET = 0.008  # seconds of the main thread per tick, which with what cannot be divided stays under 10 ms
 GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets the button back
 
 
 Work = tuple[Any, ...]  # a worker of `reader` and its arguments
+Deliver = Callable[[bpy.types.Scene, sequencer.Footage], str]
 
 
 class Job:
@@ -31,10 +32,16 @@ class Job:
 
     work: a worker of `reader` and its arguments; or what Blender itself has to do first, a step at a time: that yields
     a line for the panel after each step, and returns the work.
+    deliver: gets the pictures once all of them are there, and returns a remark for the artist; without it they appear
+    in a strip of their own as they come.
     """
 
-    def __init__(self, scene: bpy.types.Scene, work: Work | Generator[str, None, Work]) -> None:
+    def __init__(
+        self, scene: bpy.types.Scene, work: Work | Generator[str, None, Work], deliver: Deliver | None = None
+    ) -> None:
         self.over = False
+        self._deliver = deliver
+        self._footage: sequencer.Footage | None = None
         self.jobs: list[dict[str, Any]] = []  # the server's job records, once `reader.connect` has them
         self._name, self._uid = scene.name, scene.session_uid
         self._prepare = None if isinstance(work, tuple) else work
@@ -43,6 +50,7 @@ class Job:
         self._cancelled_at: float | None = None
         self._first = 0  # the number of the shot's first frame
         self._timing: tuple[int, int] | None = None  # its frame step and its interpolation
+        self._about: dict[str, Any] = {}  # what its strips say of it
 
     @property
     def scene(self) -> bpy.types.Scene | None:
@@ -140,7 +148,7 @@ class Job:
                 record, status.attached, status.folder = data
                 status.job_id, status.digest = record["id"], record["digest"]
                 status.frames, self._first = record["frames"], record["frame_start"]
-                self._timing = _timing(self._work, Path(status.folder))
+                self._learn(Path(status.folder))
                 if status.phase == "starting":
                     status.phase = "rendering"
                 status.message = "Waiting for the first frame"
@@ -158,6 +166,7 @@ class Job:
                 status.made, status.stored = int(data[0].get("made", 0)), int(data[0].get("stored", 0))
                 kept = f", {status.stored} of them kept from before" if status.stored else ""
                 status.message = f"{status.frames} frames in {status.seconds:.1f} s{kept}"
+                self._hand_over()
             case "failed":
                 status.phase, status.error, status.message = "failed", data[0], ""
             case "cancelled":
@@ -183,19 +192,30 @@ class Job:
             return
         step, interpolation = self._timing or ((number - self._first) // index if index else 1, 1)
         folder = Path(path).parent
-        footage = sequencer.Footage(status.digest, folder, self._first, status.frames, step, interpolation)
-        status.strip = sequencer.show_frame(scene, footage, index, status.notes)
+        footage = sequencer.Footage(status.digest, folder, self._first, status.frames, step, interpolation, self._about)
+        self._footage = footage
+        if self._deliver is None:
+            status.strip = sequencer.show_frame(scene, footage, index, status.notes)
 
+    def _hand_over(self) -> None:
+        """All pictures are there."""
+        if self._deliver is not None and self._footage is not None and (scene := self.scene) is not None:
+            try:
+                state.status.note(self._deliver(scene, self._footage))
+            except BridgeError as error:
+                state.status.phase, state.status.error, state.status.message = "failed", error.as_dict(), ""
 
-def _timing(work: Work, folder: Path) -> tuple[int, int] | None:
-    """Frame step and interpolation of the shot that is rendered, or None if nothing here says them."""
-    shot = next((part.shot for part in work if isinstance(part, reader.Take)), None)
-    try:
-        # Of a job that was joined: whoever sent it has left the shot beside the frames.
-        shot = shot or json.loads(reader.shot_file(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return int(shot.get("frame_step", 1)), int(shot.get("time", {}).get("interpolation", 1))
+    def _learn(self, folder: Path) -> None:
+        """Frame step and interpolation of the shot that is rendered, and what its strips say of it, if anything here
+        tells."""
+        take = next((part for part in self._work if isinstance(part, reader.Take)), None)
+        try:
+            # Of a job that was joined: whoever sent it has left the shot beside the frames.
+            shot = (take and take.shot) or json.loads(reader.shot_file(folder).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        self._timing = int(shot.get("frame_step", 1)), int(shot.get("time", {}).get("interpolation", 1))
+        self._about = strip_about.told(shot, dict(take.side) if take is not None else None)
 
 
 def server_line(status: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from .pumped import redraw
 
 class KOSHI_OT_motion_preview(bpy.types.Operator):
     """Play the motion alone in an Image Editor: a checkerboard (or the scene, where Koshi starts from it) moves as the
-    picture will, and grey is what would be painted anew. Needs no model and no prompt"""
+    picture will, and gray is what would be painted anew. Needs no model and no prompt"""
 
     bl_idname = "koshi.motion_preview"
     bl_label = "Motion Preview"

@@ -48,7 +48,7 @@ class KOSHI_OT_preview_live(bpy.types.Operator):
     While the animation plays, frames are skipped"""
 
     bl_idname = "koshi.preview_live"
-    bl_label = "Live"
+    bl_label = "Live Preview"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

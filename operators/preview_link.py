@@ -21,6 +21,7 @@ from typing import Any
 from ..bridge_server.client import Client
 from ..bridge_server.protocol import BridgeError
 from . import reader
+from .field_names import in_words
 from .reader import Backend, frame_name, write_whole
 
 _log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Link:
                     if kept and error.code == "connection_lost":
                         self._once_more(ask)  # the backend was started anew meanwhile
                     else:
-                        self.put("failed", error.as_dict())
+                        self.put("failed", in_words(error.as_dict()))
                 except Exception as error:  # the thread's edge: whatever it was must reach the artist, and the log
                     _log.exception("preview thread")
                     sentence = f"Koshi met an error it does not know: {error}."
@@ -185,7 +186,7 @@ class Link:
                     self.put("done", str(path))
                     return "done"
                 case "failed":
-                    self.put("failed", BridgeError.from_dict(event.get("error")).as_dict())
+                    self.put("failed", in_words(BridgeError.from_dict(event.get("error")).as_dict()))
                     return "failed"
                 case "cancelled":
                     return "cancelled"

@@ -168,8 +168,10 @@ def _seen(scene: bpy.types.Scene, number: int) -> Any:
     told = tuple(
         getattr(settings, prop.identifier)
         for prop in settings.bl_rna.properties
-        if prop.type in ('FLOAT', 'INT', 'ENUM', 'STRING')
+        if prop.type in ('FLOAT', 'INT', 'ENUM', 'STRING', 'BOOLEAN')
     )
+    told += tuple((one.frame, one.image) for one in settings.guided_images)
+    told += tuple((one.file, one.use, one.weight) for one in settings.loras)
     prompts = tuple((prompt.frame, prompt.text) for prompt in settings.prompts)
     mask = settings.mask.name if settings.mask is not None else ""
     return scene.name, number, scene.frame_start, scene.frame_step, size, told, prompts, mask, _updates

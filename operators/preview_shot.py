@@ -14,7 +14,8 @@ from .sample_checks import MULTIPLE
 
 BLOCK = 8  # frames; a preview begins afresh at the first one of its block, so it never makes more than these
 SMALLEST = 64  # pixels a side that the models take
-_MOVING = ("depth", "vector", "vector_seen")  # of a shot's guides, those that move the picture
+# Of a shot's guides, those that move the picture.
+_MOVING = ("depth", "vector", "vector_seen", "video", "video_first", "video_every", "video_last")
 
 
 def small_size(scene: bpy.types.Scene) -> tuple[int, int]:

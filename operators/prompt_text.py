@@ -8,29 +8,12 @@ shot begins between two prompts that go over into one another, their shares are 
 from __future__ import annotations
 
 import bisect
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LEAST = 1e-6  # a share below this is none
-
-
-def _logistic(share: float) -> float:
-    low = 1.0 / (1.0 + math.exp(4.0))
-    return (1.0 / (1.0 + math.exp(-8.0 * (share - 0.5))) - low) / (1.0 - 2.0 * low)
-
-
-# How much of the next prompt there is on the way to it: the backend's (koshi_backend/prompts.py), as a test sees to.
-EASINGS: dict[str, Callable[[float], float]] = {
-    "hold": lambda share: 0.0,
-    "linear": lambda share: share,
-    "ease_in": lambda share: share * share,
-    "ease_out": lambda share: share * (2.0 - share),
-    "ease_in_out": lambda share: share * share * (3.0 - 2.0 * share),
-    "sigmoid": _logistic,
-}
+from ..koshi_backend.easing import EASINGS, LEAST
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import bpy
 from bpy.props import EnumProperty
 
-from . import compat, marker_watch, markers
-
-_INDEXED = re.compile(r"koshi\.prompts\[(\d+)\]")
+from . import compat, keyed_lists, marker_watch, markers
 
 
 class KOSHI_OT_prompt_add(bpy.types.Operator):
@@ -61,8 +58,7 @@ class KOSHI_OT_prompt_remove(_OfTheSelected, bpy.types.Operator):
         settings = scene.koshi
         index = settings.prompts_index
         markers.remove(settings.prompts[index])
-        _renumber(scene, index)
-        settings.prompts.remove(index)
+        keyed_lists.remove(scene, "prompts", index)
         settings.prompts_index = min(index, max(len(settings.prompts) - 1, 0))
         return {'FINISHED'}
 
@@ -91,7 +87,7 @@ class KOSHI_OT_prompt_place(_OfTheSelected, bpy.types.Operator):
     """Let the selected prompt begin at the playhead"""
 
     bl_idname = "koshi.prompt_place"
-    bl_label = "Put at Playhead"
+    bl_label = "Put Prompt at Playhead"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = compat.edited_scene(context)
@@ -161,10 +157,7 @@ def clear(scene: bpy.types.Scene) -> None:
     settings = scene.koshi
     for prompt in settings.prompts:
         markers.remove(prompt)
-    for curves in compat.every_fcurves(scene):
-        for curve in [curve for curve in curves if _INDEXED.match(curve.data_path)]:
-            curves.remove(curve)
-    settings.prompts.clear()
+    keyed_lists.clear(scene, "prompts")
     settings.prompts_index = 0
 
 
@@ -179,19 +172,6 @@ def _new(scene: bpy.types.Scene, frame: int) -> Any:
     prompt.frame = frame
     scene.koshi.prompts_index = len(scene.koshi.prompts) - 1
     return prompt
-
-
-def _renumber(scene: bpy.types.Scene, removed: int) -> None:
-    """A prompt goes away: so do its keyframes, and those of the ones after it follow to their new numbers."""
-    for curves in compat.every_fcurves(scene):
-        for curve in list(curves):
-            found = _INDEXED.match(curve.data_path)
-            if found is None or int(found[1]) < removed:
-                continue
-            if int(found[1]) == removed:
-                curves.remove(curve)
-            else:
-                curve.data_path = f"koshi.prompts[{int(found[1]) - 1}]" + curve.data_path[found.end() :]
 
 
 CLASSES = (

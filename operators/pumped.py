@@ -18,7 +18,7 @@ TICK = 0.1  # seconds
 SHOWING = {'VIEW_3D': 'UI', 'SEQUENCE_EDITOR': 'UI', 'IMAGE_EDITOR': 'UI', 'PREFERENCES': 'WINDOW'}
 LOST = "Something unexpected went wrong in Blender while Koshi showed what has arrived. The backend goes on."
 
-_timers: list[Any] = []  # of the operators that run
+timers: list[Any] = []  # of the operators that run
 
 
 class PumpedOperator:
@@ -51,7 +51,7 @@ class PumpedOperator:
             return {'CANCELLED'}
         manager = context.window_manager
         self._timer = manager.event_timer_add(TICK, window=context.window)
-        _timers.append(self._timer)
+        timers.append(self._timer)
         manager.modal_handler_add(self)
         redraw()
         return {'RUNNING_MODAL'}
@@ -132,7 +132,7 @@ class PumpedOperator:
     def _stop_timer(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         if self._timer is not None:
             context.window_manager.event_timer_remove(self._timer)
-            _timers.remove(self._timer)
+            timers.remove(self._timer)
             self._timer = None
         return result
 
@@ -153,12 +153,12 @@ def stop() -> None:
     Blender frees a running operator whose class goes away without calling its `cancel`.
     """
     manager = bpy.context.window_manager
-    while _timers:
-        manager.event_timer_remove(_timers.pop())
+    while timers:
+        manager.event_timer_remove(timers.pop())
     if state.status.busy and bpy.context.window is not None and not bpy.app.background:
         manager.popup_menu(_farewell, title="Koshi was removed while it rendered", icon='INFO')
 
 
 def _farewell(menu: bpy.types.UIPopupMenu, context: bpy.types.Context) -> None:
-    menu.layout.label(text="The render goes on in the backend, and finished frames are kept.")
-    menu.layout.label(text="To take it up, enable Koshi again and press Resume.")
+    menu.layout.label(text="The render goes on in the backend, and finished frames are kept")
+    menu.layout.label(text="To take it up, enable Koshi again and press Resume")

@@ -26,6 +26,7 @@ from typing import Any
 
 from ..bridge_server.client import Client, ask_backend, read_connection, start_server
 from ..bridge_server.protocol import BridgeError, Connection
+from .field_names import in_words
 
 _log = logging.getLogger(__name__)
 
@@ -66,12 +67,16 @@ class Backend:
 
 @dataclass(frozen=True)
 class Take:
-    """What to render or to follow, and where its files go: `base`/`stem`_<8 digits of the shot's digest>."""
+    """What to render or to follow, and where its files go: `base`/`stem`_<8 digits of the shot's digest>.
+
+    side: what of the scene the shot cannot say (strip_about.scene_side), for its strip.
+    """
 
     base: Path
     stem: str
     shot: dict[str, Any] | None = None
     job_id: str = ""
+    side: dict[str, str] = field(default_factory=dict)
 
 
 def take_folder(base: Path, stem: str, digest: str) -> Path:
@@ -208,7 +213,7 @@ def _deliver(client: Client, folder: Path, signals: Signals, patience: float | N
                 signals.put("done", event)
                 return True
             case "failed":
-                signals.put("failed", BridgeError.from_dict(event.get("error")).as_dict())
+                signals.put("failed", in_words(BridgeError.from_dict(event.get("error")).as_dict()))
                 return True
             case "cancelled":
                 signals.put("cancelled")
@@ -250,7 +255,7 @@ def start(work: Any, *arguments: Any, signals: Signals) -> threading.Thread:
             work(*arguments, signals)
         except BridgeError as error:
             _log.info("%s: %s", error.code, error)
-            signals.put("failed", error.as_dict())
+            signals.put("failed", in_words(error.as_dict()))
         except OSError as error:
             _log.exception("reader thread")
             signals.put(

@@ -47,7 +47,7 @@ class KOSHI_OT_resume(PumpedOperator, bpy.types.Operator):
     """Go on with the last take, as it was when it was started. Finished frames are kept"""
 
     bl_idname = "koshi.resume"
-    bl_label = "Resume"
+    bl_label = "Resume Koshi Render"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -67,7 +67,7 @@ class KOSHI_OT_cancel(bpy.types.Operator):
     """Stop the render; finished frames are kept"""
 
     bl_idname = "koshi.cancel"
-    bl_label = "Cancel"
+    bl_label = "Cancel Koshi Render"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

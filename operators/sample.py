@@ -13,7 +13,7 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MORE_SCHEDULES, SCHEDULES
-from . import camera, compat, guides, markers, prompt_text, sample_checks, shot_fields, values
+from . import camera, compat, guides, markers, prompt_text, sample_checks, sample_media, shot_fields, values
 from .camera import Similarity, View
 from .sample_checks import model_name, problem, raise_problems
 
@@ -21,6 +21,7 @@ __all__ = ["Sampled", "evaluated", "model_name", "problem", "raise_problems", "s
 
 CONDITIONS = {'START': "start", 'REFERENCE': "reference", 'BOTH': "both"}
 SEED = "seed"  # sampled like the schedules; also the shot's own
+KEYFRAME = "keyframe_here"  # sampled like them, too
 
 
 class Sampled(NamedTuple):
@@ -79,6 +80,7 @@ def sampling(
             *(sample_checks.check_model(settings) if painted else ()),
             *(sample_checks.check_prompts(settings, last) if painted else ()),
             *(sample_checks.check_audio(settings) if painted else ()),
+            *sample_checks.check_files(settings, painted),
         ]
     )
     samples = Samples(first, last, step)
@@ -104,7 +106,8 @@ def sampling(
     seeds = table.pop(SEED)
     schedules = {name: prompt_text.short(column) for name, column in table.items()}
     for name in MORE_SCHEDULES:
-        if schedules[name] == values.rounded(settings.bl_rna.properties[name].default):
+        usual = values.rounded(settings.bl_rna.properties[shot_fields.property_of(name)].default)
+        if schedules[name] == usual or not shot_fields.counts(name, settings):
             del schedules[name]
     if len(set(seeds)) > 1:
         schedules[SEED] = seeds
@@ -113,6 +116,8 @@ def sampling(
         motion = {"source": "camera", "cameras": samples.cameras, **motion}
     elif deep:
         motion = {"source": "3d", **motion}
+    elif settings.motion_source in shot_fields.FOLLOWERS:
+        motion = {"source": shot_fields.FOLLOWERS[settings.motion_source], **motion}
     prompts, begin = [{"frame": 0, "text": "motion"}], []
     if painted:
         prompts, begin = prompt_text.in_shot(spots(scene, samples), first, last, step, notes)
@@ -137,8 +142,14 @@ def sampling(
     }
     for where, value in told(settings).items():
         shot_fields.place(shot, where, value)
-    if begin and settings.keyframe_prompts:
-        shot_fields.place(shot, "time.keyframes.frames", begin)
+    keyframes = {k for k, on in enumerate(samples.table[KEYFRAME][::step]) if on}
+    keyframes |= set(begin if settings.keyframe_prompts else ())
+    if keyframes:
+        shot_fields.place(shot, "time.keyframes.frames", sorted(keyframes))
+    ahead = (first - scene.frame_start) // step
+    sample_media.add(shot, scene, samples, ahead, painted)
+    if ahead and len(set(seeds)) == 1:
+        sample_media.go_on_with_seeds(shot, ahead)
     return Sampled(shot, notes, bool(files))
 
 
@@ -166,7 +177,8 @@ class Samples:
     def take(self, name: str, budget: float) -> Iterator[str]:
         """Read everything of the scene called `name`; a line for a person every `budget` seconds."""
         scene = scene_named(name)
-        names = (*SCHEDULES, *MORE_SCHEDULES, SEED, *_weights(scene.koshi))
+        weights = (*_weights(scene.koshi), *sample_media.weights(scene.koshi))
+        names = (*SCHEDULES, *MORE_SCHEDULES, SEED, KEYFRAME, *weights)
         every = range(self.first, self.last + 1)
         direct = values.direct(scene, names, every)
         self.table = {name: [] for name in names} if direct is None else direct
@@ -185,7 +197,7 @@ class Samples:
                     if direct is None:
                         settings = scene.koshi
                         for value_name, column in self.table.items():
-                            column.append(settings.path_resolve(value_name))
+                            column.append(settings.path_resolve(shot_fields.property_of(value_name)))
                     if watched and (frame - self.first) % self.step == 0:
                         self._look(scene, depsgraph, frame)
                     if time.monotonic() > until:
@@ -204,7 +216,7 @@ class Samples:
                 raise BridgeError(
                     "no_camera",
                     "The scene has no camera to render what Koshi starts from or is guided by.",
-                    "Add a camera, or set Start From to Prompt, Structure to None and Mask to none.",
+                    "Add a camera, or set Start From to Prompt, Structure and Video to None and Mask to none.",
                 )
         except BridgeError as error:
             raise _at_frame(error, frame) from error
@@ -323,7 +335,7 @@ def told(settings: Any) -> dict[str, Any]:
     """The settings that a shot names, because they are not what it means without them: by their places in it."""
     found = {}
     for name, (where, default) in shot_fields.FIELDS.items():
-        if shot_fields.in_3d(name) and settings.motion_source != '3D':
+        if not shot_fields.counts(name, settings):
             continue
         value = getattr(settings, name)
         if isinstance(value, float):
@@ -332,6 +344,8 @@ def told(settings: Any) -> dict[str, Any]:
             value = int(value)
         elif name in shot_fields.FILES:
             value = bpy.path.abspath(value.strip()) or None
+        elif default is None:
+            value = (value.strip() or None) if isinstance(value, str) else None if value < 0 else value
         if value != default:
             found[where] = value
     return found

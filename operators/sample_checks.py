@@ -9,7 +9,9 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import markers
+from . import markers, shot_fields
+from . import settings as backend
+from .field_names import title
 
 MULTIPLE = 16  # the models see the picture in blocks of this many pixels
 
@@ -142,6 +144,45 @@ def check_audio(settings: Any) -> list[dict[str, Any]]:
         return []
     hint = "Choose another file in Koshi > Time > Sound, or empty the field."
     return [problem("audio", f"There is no sound at {path}.", hint, value=path)]
+
+
+def check_files(settings: Any, painted: bool) -> list[dict[str, Any]]:
+    """Files that are asked for and not named, or not there. Numbered pictures are counted by the backend; on another
+    computer's files nothing can be said here."""
+    follows = settings.motion_source in shot_fields.FOLLOWERS
+    faults = []
+    if follows and settings.video_source == 'NONE':
+        hint = "Choose one in Koshi > Video, or another Source in Koshi > Motion."
+        faults.append(problem("guides.video", "The picture shall move as a film does, but there is none.", hint))
+    needed = ["video"] if follows and not painted else ["video", "init_image", "color_image", "structure_file"]
+    if painted or settings.motion_source == '3D':
+        needed.append("depth_files")
+    for name in needed:
+        if shot_fields.counts(name, settings):
+            faults += _check_file(shot_fields.FIELDS[name][0], getattr(settings, name))
+    if not painted:
+        return faults
+    if settings.mask_file.strip() and shot_fields.counts("mask_file", settings):
+        faults += _check_file("guides.mask", settings.mask_file)
+    if settings.mask_source == 'ALPHA' and not shot_fields.counts("init_image", settings):
+        hint = "Set Start From in Koshi > Motion to Picture, or take another mask in Koshi > Mask."
+        faults.append(problem("masking.alpha", "The mask is a start picture's, but the shot starts from none.", hint))
+    for k, one in enumerate(settings.guided_images):
+        faults += _check_file(f"guided_images[{k}].image", one.image)
+    for k, lora in enumerate(settings.loras):
+        if lora.use:
+            faults += _check_file(f"loras[{k}].file", lora.file)
+    return faults
+
+
+def _check_file(field: str, given: str) -> list[dict[str, Any]]:
+    path, where = bpy.path.abspath(given.strip()), title(field)
+    if not path:
+        return [problem(field, f"{where} names no file.", "Choose one.")]
+    chosen = backend.preferences()
+    if (chosen is not None and chosen.use_remote) or "#" in Path(path).name or Path(path).is_file():
+        return []
+    return [problem(field, f"{where}: there is no file {path}.", "Choose another file.", value=path)]
 
 
 def check_drivers(scene: bpy.types.Scene) -> list[dict[str, Any]]:

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from .. import __package__ as base_package
-from . import compat
+from . import compat, strip_about
 from .reader import frame_name
 
 TAG = "koshi_shot"  # a strip's shot digest: the same shot again goes into the same strip
 PART = "koshi_part"  # which part of the shot a strip shows
 PLACES = "koshi_places"  # how many scene frames the whole shot takes
+FIRST = "koshi_first"  # the scene frame of the shot's first picture
 # Scene frames in one strip. Blender copies all of a strip's elements for each one that is added: 10,000 take 7.7 s in
 # one strip (4.2), .3 s in ten.
 LONGEST = 1000
@@ -26,7 +27,8 @@ CHANNELS = 128
 @dataclass(frozen=True)
 class Footage:
     """A shot's pictures on disk. first: the scene frame of the first one; frames: how many they are; step: scene frames
-    from one frame of the shot to the next; interpolation: pictures in that time.
+    from one frame of the shot to the next; interpolation: pictures in that time; about: what a strip that shows them
+    says of itself (strip_about).
 
     In a strip one picture shows in each scene frame: of several in that time the others are left out.
     """
@@ -37,6 +39,7 @@ class Footage:
     frames: int
     step: int = 1
     interpolation: int = 1
+    about: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def places(self) -> int:
@@ -89,15 +92,33 @@ def take_stem(scene: bpy.types.Scene) -> str:
 
 def takes(scene: bpy.types.Scene) -> list[Take]:
     """The shots that the scene's strips show, in the order of their strips."""
-    found: dict[str, Take] = {}
-    for strip in compat.strips(scene.sequence_editor) if scene.sequence_editor else ():
-        if strip.type != 'IMAGE' or not (digest := strip.get(TAG)):
-            continue
-        before = found.get(digest)
-        shown = len(strip.elements) + (before.shown if before else 0)
-        folder = Path(bpy.path.abspath(strip.directory))
-        found[digest] = Take(digest, folder, shown, int(strip.get(PLACES, 0)))
-    return list(found.values())
+    found: dict[str, dict[int, Any]] = {}
+    for strip in compat.all_strips(scene.sequence_editor) if scene.sequence_editor else ():
+        if strip.type == 'IMAGE' and (digest := strip.get(TAG)):
+            parts = found.setdefault(digest, {})
+            before = parts.get(part := strip.get(PART, 0))
+            # Of pieces that were cut from one strip, and of copies, each has all the pictures.
+            if before is None or len(before.elements) < len(strip.elements):
+                parts[part] = strip
+    return [_take(digest, list(parts.values())) for digest, parts in found.items()]
+
+
+def take_of(scene: bpy.types.Scene, strip: Any) -> Take | None:
+    """The take that a strip shows, or None if it shows none."""
+    tag = strip.get(TAG) if strip is not None and strip.type == 'IMAGE' else None
+    return next((take for take in takes(scene) if take.digest == tag), None) if tag else None
+
+
+def shows(strip: Any, digest: str) -> bool:
+    """Whether a strip shows this shot. Of a take that was found on disk only the digest's beginning is known."""
+    tag = strip.get(TAG)
+    return bool(tag) and strip.type == 'IMAGE' and (digest.startswith(tag) or tag.startswith(digest))
+
+
+def _take(digest: str, strips: list[Any]) -> Take:
+    folder = Path(bpy.path.abspath(strips[0].directory))
+    places = max(int(strip.get(PLACES, 0)) for strip in strips)
+    return Take(digest, folder, sum(len(strip.elements) for strip in strips), places)
 
 
 def take_at_playhead(scene: bpy.types.Scene) -> Take | None:
@@ -106,7 +127,7 @@ def take_at_playhead(scene: bpy.types.Scene) -> Take | None:
     if editor is None:
         return None
     here, frame = [], scene.frame_current
-    for strip in compat.strips(editor):
+    for strip in compat.all_strips(editor):
         left, right = compat.strip_range(strip)
         if strip.get(TAG) and left <= frame < right:
             here.append(strip)
@@ -123,30 +144,40 @@ def show_frame(scene: bpy.types.Scene, footage: Footage, index: int, notes: list
     Returns the first strip's name. notes: gets remarks that the artist should read.
     """
     editor = scene.sequence_editor or scene.sequence_editor_create()
-    mine = {
-        strip.get(PART, 0): strip
-        for strip in compat.strips(editor)
-        if strip.get(TAG) == footage.digest and strip.type == 'IMAGE'
-    }
+    mine: dict[int, list[Any]] = {}
+    for strip in compat.all_strips(editor):
+        if shows(strip, footage.digest):
+            mine.setdefault(strip.get(PART, 0), []).append(strip)
     place = footage.place_of(index)
     for part in range(place // LONGEST + 1):
         if part not in mine:
-            mine[part] = _new_strip(scene, footage, part, mine.get(0), notes)
-        if mine[part].get(PLACES) != footage.places:  # the step is known from the second frame on
-            mine[part][PLACES] = footage.places
-        _fill(mine[part], footage, part, place)
-    return mine[0].name
+            beside = mine[0][0] if 0 in mine else None
+            mine[part] = [_new_strip(scene, footage, part, beside, notes)]
+        for strip in mine[part]:
+            if strip.get(PLACES) != footage.places:  # the step is known from the second frame on
+                strip[PLACES] = footage.places
+            if strip[TAG] != footage.digest:
+                strip[TAG] = footage.digest
+            if footage.about and strip_about.MODEL not in strip:
+                strip_about.write(strip, footage.about)
+            _fill(strip, footage, part, place)
+    return mine[0][0].name
 
 
 def _fill(strip: Any, footage: Footage, part: int, place: int) -> None:
     """Give a strip its frames up to `place`."""
-    directory, begin = _directory(footage.folder), part * LONGEST
+    directory, begin = directory_of(footage.folder), part * LONGEST
     if strip.directory != directory:  # the .blend was saved elsewhere since
         strip.directory = directory
     if begin <= place < begin + len(strip.elements):
         compat.refresh_element(strip, place - begin)
+        return
+    left, right = compat.strip_range(strip)
+    cut = right < compat.content_start(strip) + len(strip.elements)
     for missing in range(begin + len(strip.elements), min(place + 1, begin + LONGEST)):
         strip.elements.append(footage.name_at(missing))
+    if cut:  # a piece, or trimmed: what has come lies beyond its end
+        compat.set_strip_range(strip, left, right)
 
 
 def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, notes: list[str]) -> Any:
@@ -156,14 +187,15 @@ def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, 
     start = footage.first + part * LONGEST
     # The first one looks for room for all of them.
     end = footage.first + (min(footage.places, (part + 1) * LONGEST) if part else footage.places)
-    channel = _free_channel(scene.sequence_editor, start, end, first.channel if first is not None else None)
+    channel = free_channel(scene.sequence_editor, start, end, first.channel if first is not None else None)
     # Named without a picture at first: Blender would read it for its size, and the first one of a session makes it load
     # its colour configuration, 90 ms (5.2). It learns the size when it draws the frame.
     nothing = str(footage.folder / "none")
     strip = strips.new_image(name=footage.folder.name, filepath=nothing, channel=channel, frame_start=start)
-    strip.directory = _directory(footage.folder)
+    strip.directory = directory_of(footage.folder)
     strip.elements[0].filename = footage.name_at(part * LONGEST)
-    strip[TAG], strip[PART], strip[PLACES] = footage.digest, part, footage.places
+    strip[TAG], strip[PART], strip[PLACES], strip[FIRST] = footage.digest, part, footage.places, footage.first
+    strip_about.write(strip, footage.about)
     if empty:
         # As Blender's own Add > Image does: a finished picture must not be graded a second time.
         try:
@@ -174,7 +206,7 @@ def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, 
     return strip
 
 
-def _free_channel(editor: Any, start: int, end: int, wanted: int | None) -> int:
+def free_channel(editor: Any, start: int, end: int, wanted: int | None) -> int:
     """A channel without strips from `start` to `end`: `wanted`, else above what is there, so that the shot is seen."""
     busy = set()
     for strip in compat.strips(editor):
@@ -193,7 +225,7 @@ def _closed(editor: Any, number: int) -> bool:
     return channel is not None and (channel.mute or channel.lock)
 
 
-def _directory(folder: Path) -> str:
+def directory_of(folder: Path) -> str:
     """The folder as a strip stores it: relative to the .blend where that is possible."""
     text = str(folder)
     if bpy.data.filepath:

@@ -15,6 +15,7 @@ from .. import __package__ as base_package
 from ..bridge_server import protocol
 from ..bridge_server.protocol import BridgeError, Connection
 from ..bridge_server.setup import place, requirements
+from ..koshi_backend.models.hub_cache import hub_folder as usual_hub_folder
 from .reader import Backend
 
 SET_UP = "Open Koshi's preferences and press Set Up Backend: it needs no more than a click."
@@ -106,9 +107,31 @@ def variables() -> dict[str, str]:
         made["HF_HUB_CACHE"] = bpy.path.abspath(chosen.model_folder.strip())
     if chosen is not None and chosen.is_property_set("store_limit"):
         made["KOSHI_STORE_GB"] = f"{chosen.store_limit:g}"
+    if chosen is not None and chosen.offload != 'auto':
+        made["KOSHI_OFFLOAD"] = chosen.offload
+    if chosen is not None and chosen.vram_limit > 0.0:
+        made["KOSHI_VRAM"] = f"{max(chosen.vram_limit, 1.0):g}"
+    if chosen is not None and chosen.quantize != 'none':
+        made["KOSHI_QUANTIZE"] = chosen.quantize
     if not bpy.app.online_access:
         made["HF_HUB_OFFLINE"] = "1"
     return made
+
+
+def model_variables() -> dict[str, str]:
+    """The same for fetching, checking and removing models. A token is given to nothing else."""
+    chosen = preferences()
+    made = {name: value for name, value in variables().items() if name.startswith("HF_")}
+    if chosen is not None and chosen.hub_token.strip():
+        made["HF_TOKEN"] = chosen.hub_token.strip()
+    return made
+
+
+def hub_folder() -> Path:
+    """Where models are downloaded to and looked for on this computer."""
+    chosen = preferences()
+    named = bpy.path.abspath(chosen.model_folder.strip()) if chosen else ""
+    return Path(named) if named else usual_hub_folder()
 
 
 def setup_variables() -> dict[str, str]:

@@ -28,7 +28,7 @@ class SetupOperator:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if setup_watch.running():
-            cls.poll_message_set("A set-up of the backend is under way")  # type: ignore[attr-defined]
+            cls.poll_message_set("A set-up or a download is under way")  # type: ignore[attr-defined]
             return False
         if cls.task == "install" and not bpy.app.online_access:
             cls.poll_message_set(f"Packages have to be downloaded: turn on {settings.OFFLINE}")  # type: ignore[attr-defined]
@@ -77,6 +77,7 @@ class KOSHI_OT_remove_backend(SetupOperator, bpy.types.Operator):
 
     bl_idname = "koshi.remove_backend"
     bl_label = "Remove Backend"
+    bl_options = {'INTERNAL'}
     task = "remove"
 
     @classmethod
@@ -97,7 +98,8 @@ class KOSHI_OT_cancel_setup(bpy.types.Operator):
     """Stop the set-up. What has been downloaded is kept for the next time"""
 
     bl_idname = "koshi.cancel_setup"
-    bl_label = "Cancel"
+    bl_label = "Cancel Set-Up"
+    bl_options = {'INTERNAL'}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -117,6 +119,7 @@ class KOSHI_OT_open_log(bpy.types.Operator):
 
     bl_idname = "koshi.open_log"
     bl_label = "Open Log"
+    bl_options = {'INTERNAL'}
 
     log: EnumProperty(
         name="Log",

@@ -12,15 +12,17 @@ from typing import Any
 
 from ..bridge_server.protocol import BridgeError
 from ..koshi_backend import schedules as text
+from ..koshi_backend.easing import EASINGS
 from ..koshi_backend.errors import KoshiError
 from ..koshi_backend.models.registry import find_traits
 from ..koshi_backend.seeds import seed_path
-from . import shot_fields
-from .prompt_text import EASINGS
+from . import course, shot_fields
+from .course import Knot
 
 VERSION = 1
 MAX_FRAMES = 100_000
 LAST_FRAME = 1_048_574  # Blender's
+LARGEST_WEIGHT = 10  # of a LoRA
 LARGEST_KEYED = 2**23  # Blender adds 0.5 to a whole number's curve in single precision: 15491923 becomes 15491924
 AS_IT_IS = "Render the shot as it is with koshi animate, or change it."
 DEFORUM_STRENGTH = 0.65  # of a document in Deforum's convention that does not name it
@@ -52,64 +54,69 @@ DEFAULTS = {
     "color_match": 0.3,
     "subseed": 0.0,
     "subseed_strength": 0.0,
+    "guided": 0.2,
+    "mask": 1.0,
+    "hybrid_alpha": 0.5,
+    "hybrid_mask_alpha": 0.5,
+    "hybrid_mask_contrast": 1.0,
+    "hybrid_cutoff_low": 0.0,
+    "hybrid_cutoff_high": 100.0,
 }
 WHOLE = ("cadence", "subseed")  # of these the whole part counts, and it is what a scene holds
 # What a shot says of itself that changes nothing while it says this; a scene cannot hold anything else.
 FIXED: dict[str, dict[str, Any]] = {
-    "": {"time_rounding": "exact", "init_image": None, "frame_step": 1},
-    "feedback": {"carry": "pixels", "position": "grid"},
-    "motion": {
-        "cameras": None,
-        "cuts": [],
-        "plane": None,
-        "flow_method": "dis_medium",
-        "flow_factor": 1.0,
-    },
-    "guides": {
-        "vector": None,
-        "vector_seen": "camera",
-        "video": None,
-        "video_first": 0,
-        "video_every": 1,
-        "video_last": None,
-        "structure": None,
-        "structure_as": "picture",
-        "mask": None,
-    },
+    "": {"frame_step": 1},
+    "feedback": {"position": "grid"},
+    "motion": {"cameras": None, "cuts": [], "plane": None},
+    "guides": {"vector": None, "vector_seen": "camera"},
     "time": {},
-    "time.keyframes": {"frames": []},
+    "time.keyframes": {},
     "depth": {},
+    "hybrid": {},
+    "masking": {},
 }
 READ = {
     "": {
         "koshi", "model", "width", "height", "fps", "frame_start", "frame_end", "frames", "seed", "steps", "prompts",
-        "schedules", "seed_behavior", "seed_iter_n", "strength_convention", "feedback", "motion", "guides", "depth",
-        "time",
+        "schedules", "strength_convention", "feedback", "motion", "guides", "depth", "time", "hybrid", "masking",
+        "guided_images", "loras",
     },
     "feedback": {"condition"},
     "motion": {"absolute", "source"},
     "time": {"keyframes"},
+    "masking": {"alpha"},
+    "time.keyframes": {"frames"},
 }  # fmt: skip
-SOURCES = {"2d": 'CURVES', "3d": '3D'}
+SOURCES = {"2d": 'CURVES', "3d": '3D', **{word: name for name, word in shot_fields.FOLLOWERS.items()}}
 
 
 @dataclass
 class CarriedPrompt:
-    """A prompt, counted from the shot's first frame. weights: of one that takes no turns, a number a frame; keys: where
-    its own keys stand."""
+    """A prompt, counted from the shot's first frame. weights: of one that takes no turns, a number a frame; keys: as
+    they were written, if that gives the weights."""
 
     frame: int
     text: str
     negative: str = ""
     ease: str = "hold"
     weights: list[float] | None = None
-    keys: list[int] | None = None
+    keys: list[Knot] | None = None
+
+
+@dataclass
+class CarriedLora:
+    """A LoRA, with a weight for each frame, and the keys that were written for it, if they give them."""
+
+    file: str
+    weights: list[float]
+    keys: list[Knot] | None = None
 
 
 @dataclass
 class Carried:
-    """What a scene can hold of a shot. values: per schedule and for `seed` one number a frame. keys: where a schedule's
-    own keys stand, if straight lines between them are all it is. left: what is not carried, in words."""
+    """What a scene can hold of a shot. values: per schedule and for `seed` one number a frame. keys: a schedule's as
+    they were written, where those give the values. left: what is not carried, in words. choices: where
+    pictures come from, in the scene's words. guided: pictures, by frames that are counted from the first."""
 
     model: str
     width: int
@@ -123,14 +130,18 @@ class Carried:
     source: str = 'CURVES'
     settings: dict[str, Any] = field(default_factory=dict)  # as in shot_fields, by the names in Blender
     values: dict[str, list[float]] = field(default_factory=dict)
-    keys: dict[str, list[int]] = field(default_factory=dict)
+    keys: dict[str, list[Knot]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    guided: list[tuple[int, str]] = field(default_factory=list)
+    loras: list[CarriedLora] = field(default_factory=list)
+    keyframes: list[float] = field(default_factory=list)  # 1 at keyframes that are named
 
     def check_limits(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Raises BridgeError "bad_shot" for a value that Blender's property would cut off."""
         for name, (low, high) in limits.items():
             for frame, value in enumerate(self.values.get(name) or [self.settings[name]]):
-                if not low <= value <= high:
+                if value is not None and not low <= value <= high:
                     told = f"The {name} at frame {frame} is {value:g}, and a scene holds {low:g} to {high:g}."
                     raise _bad(told, AS_IT_IS)
         for name in ("seed", "subseed"):
@@ -150,22 +161,31 @@ def read(path: Path) -> Carried:
         raise _bad(f"The shot {path} is not JSON: {error}.") from error
     if not isinstance(shot, dict) or type(shot.get("koshi")) is not int or shot["koshi"] != VERSION:
         raise _bad(f'{path} is not a Koshi shot of version {VERSION}: it does not begin with {{"koshi": {VERSION}.')
+    return carry(shot, path.parent)
+
+
+def carry(shot: dict[str, Any], folder: Path) -> Carried:
+    """What a scene can hold of a shot, whose files are named relative to a folder. Changes the names in `shot`.
+
+    Raises BridgeError "bad_shot".
+    """
     for name in shot_fields.FILES:
         field_name = shot_fields.FIELDS[name][0]
         if isinstance(file := shot_fields.find(shot, field_name), str) and file:
-            shot_fields.place(shot, field_name, str(path.parent.absolute() / file))  # they lie beside the shot
+            shot_fields.place(shot, field_name, str(folder.absolute() / file))  # they lie beside the shot
+    beside = folder.absolute()
+    for name in shot_fields.WORDS:
+        field_name = shot_fields.FIELDS[name][0]
+        if isinstance(words := shot_fields.find(shot, field_name), str):
+            shot_fields.place(shot, field_name, shot_fields.with_files(words, lambda file: str(beside / file)))
+    for name, part in (("guided_images", "image"), ("loras", "file")):
+        for one in shot[name] if isinstance(shot.get(name), list) else ():
+            if isinstance(one, dict) and isinstance(one.get(part), str):
+                one[part] = str(folder.absolute() / one[part])
     try:
         return _carried(shot)
     except KoshiError as error:
         raise BridgeError("bad_shot", error.message, error.hint) from error
-
-
-def corners(values: list[float], stepped: bool = False) -> list[int]:
-    """The frames that need a key so that lines between keys (stepped: values held from key to key) give `values`."""
-    if stepped:
-        return [i for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
-    last = len(values) - 1
-    return [i for i, value in enumerate(values) if i in (0, last) or not values[i - 1] == value == values[i + 1]]
 
 
 def _carried(shot: dict[str, Any]) -> Carried:
@@ -196,6 +216,7 @@ def _carried(shot: dict[str, Any]) -> Carried:
         prompts=[],
     )
     _read_settings(carried, shot)
+    _read_pictures(carried, shot)
     _read_prompts(carried, shot)
     _read_schedules(carried, shot, {"guidance": traits.guidance, "strength": traits.strength})
     _list_the_rest(carried, shot)
@@ -209,12 +230,16 @@ def _read_settings(carried: Carried, shot: dict[str, Any]) -> None:
     for name, (place, default) in shot_fields.FIELDS.items():
         value = shot_fields.find(shot, place)
         carried.settings[name] = default if value is None else value
-        kinds: tuple[type, ...] = (str,) if default is None else (type(default),)
+        kinds: tuple[type, ...] = (type(default),)
+        if default is None:
+            kinds = (int,) if name in shot_fields.MAY_BE_NONE else (str,)
         if isinstance(default, float):
             kinds = (int, float)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
             raise _bad(f"{place} is {value!r}.")
-        if name in shot_fields.CHOICES and carried.settings[name] not in shot_fields.CHOICES[name]:
+        if value == "schedule" and name == "seed_behavior":
+            carried.settings[name] = default  # the schedule says it
+        elif name in shot_fields.CHOICES and carried.settings[name] not in shot_fields.CHOICES[name]:
             carried.left.append(place)
             carried.settings[name] = default
     source = _table(shot, "motion").get("source", "2d")
@@ -222,6 +247,49 @@ def _read_settings(carried: Carried, shot: dict[str, Any]) -> None:
         carried.source = SOURCES[source]
     else:
         carried.left.append("motion.source")
+    if carried.settings["hybrid_over"] == "every" and carried.settings["carry"] == "none":
+        carried.settings["carry"] = "pixels"  # nothing is carried for as long as that is so
+
+
+def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
+    """Where pictures come from, and the lists of pictures and LoRAs."""
+    named, alpha = carried.settings, _table(shot, "masking").get("alpha", False)
+    if not isinstance(alpha, bool):
+        raise _bad(f"masking.alpha is {alpha!r}.")
+    carried.choices = {
+        "video_source": 'FILE' if named["video"] else 'NONE',
+        "start": 'IMAGE' if named["init_image"] else 'PROMPT',
+        "structure": 'FILE' if named["structure_file"] else 'NONE',
+        "mask_source": (
+            'WORDS' if named["mask_where"] else 'ALPHA' if alpha else 'FILE' if named["mask_file"] else 'COLLECTION'
+        ),
+    }
+    for k, one in enumerate(_list_of(shot, "guided_images", "image")):
+        carried.guided.append((_whole(one, "frame", 0, 0, MAX_FRAMES), one["image"]))
+        carried.left += [f"guided_images[{k}].{name}" for name in one if name not in ("frame", "image")]
+    named_frames = _table_at(shot, "time.keyframes").get("frames", [])
+    if not isinstance(named_frames, list):
+        raise _bad(f"time.keyframes.frames is {named_frames!r}.")
+    carried.keyframes = [float(k in named_frames) for k in range(carried.frames)]
+    seed = _whole(shot, "seed", 0, 0, 2**53)
+    for k, one in enumerate(_list_of(shot, "loras", "file")):
+        weight = one.get("weight", 1.0)
+        try:
+            weights = text.evaluate(weight, carried.frames, seed=seed)
+        except (text.ScheduleError, TypeError) as error:
+            raise _bad(f"The weight of loras[{k}] cannot be read: {error}") from error
+        if not all(-LARGEST_WEIGHT <= value <= LARGEST_WEIGHT for value in weights):
+            raise _bad(f"The weight of loras[{k}] is not always from {-LARGEST_WEIGHT} to {LARGEST_WEIGHT}.")
+        carried.loras.append(CarriedLora(one["file"], weights, course.written(weight, weights, seed)))
+        carried.left += [f"loras[{k}].{name}" for name in one if name not in ("file", "weight")]
+
+
+def _list_of(shot: dict[str, Any], name: str, part: str) -> list[dict[str, Any]]:
+    given = shot.get(name, [])
+    sound = (isinstance(one, dict) and isinstance(one.get(part), str) for one in given)
+    if not isinstance(given, list) or not all(sound):
+        raise _bad(f'{name} is not a list of objects with "{part}".')
+    return given
 
 
 def _read_prompts(carried: Carried, shot: dict[str, Any]) -> None:
@@ -245,7 +313,7 @@ def _read_prompts(carried: Carried, shot: dict[str, Any]) -> None:
                 str(prompt.get("negative") or ""),
                 _one_of(prompt, "ease", "hold", tuple(EASINGS)),
                 weights,
-                None if weights is None else _straight_keys(weight, weights),
+                None if weights is None else course.written(weight, weights, seed),
             )
         )
         known = {"frame", "text", "negative", "ease", "weight"}
@@ -270,35 +338,14 @@ def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, flo
             values = [float(int(value)) for value in values]
         elif name in absolute:
             values = _moves(name, values, carried.settings["loop"] == "seamless")
-        elif (places := _straight_keys(schedule, values)) is not None:
-            carried.keys[name] = places
+        elif (knots := course.written(schedule, values, seed)) is not None:
+            carried.keys[name] = knots
         carried.values[name] = values
     scheduled = text.evaluate(table["seed"], frames, seed=seed) if "seed" in table else None
-    behavior = "schedule" if scheduled is not None else shot.get("seed_behavior", "fixed")
-    if behavior not in ("fixed", "schedule") and max(carried.values["cadence"]) > 1:
-        carried.left.append("seed_behavior")  # it counts the frames that are made
-        behavior = "fixed"
-    path = seed_path(behavior, seed, frames, _whole(shot, "seed_iter_n", 1, 1, MAX_FRAMES), scheduled)
+    # One that goes on by itself stays the shot's own: it counts the frames that are made.
+    path = seed_path("fixed" if scheduled is None else "schedule", seed, frames, 1, scheduled)
     carried.values["seed"] = [float(value) for value in path]
     carried.left += [f"schedules.{name}" for name in table if name not in DEFAULTS and name != "seed"]
-
-
-def _straight_keys(schedule: object, values: list[float]) -> list[int] | None:
-    """The places of a text's keys, if lines between them give `values`: then an artist finds the keys that were
-    written, instead of one for every frame."""
-    if not isinstance(schedule, str):
-        return None
-    numbers = [key for key in text.parse(schedule).keys if isinstance(key.frame, int) and isinstance(key.value, float)]
-    places = sorted({key.frame for key in numbers if 0 <= key.frame < len(values)})
-    if not places or len(places) < 2:
-        return None
-    drawn: list[float] = [values[places[0]]] * places[0]
-    for left, right in itertools.pairwise(places):
-        rise = (values[right] - values[left]) / (right - left)
-        drawn += [values[left] + rise * (k - left) for k in range(left, right)]
-    drawn += [values[places[-1]]] * (len(values) - places[-1])
-    same = all(abs(a - b) <= 1e-9 * max(1.0, abs(a)) for a, b in zip(values, drawn, strict=True))
-    return places if same else None
 
 
 def _moves(name: str, places: list[float], around: bool) -> list[float]:

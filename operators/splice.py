@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..bridge_server.protocol import BridgeError
-from .prompt_text import LEAST, Spot, shares, short
+from ..koshi_backend.easing import LEAST
+from .prompt_text import Spot, shares, short
 from .shot_file import DEFAULTS
 
 # What may differ from the splice on; anything else a shot says holds for the whole of it.
-_PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps", "audio"}
+_PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps", "audio", "loras"}
 _WORDS = {
     "model": "the model", "width": "the width", "height": "the height", "frame_start": "the first frame",
     "frame_step": "the frame step", "steps": "the steps", "feedback": "the mode", "guides": "structure or mask",
     "init_image": "what it starts from", "time": "keyframes, loop or interpolation", "source": "the motion's source",
-    "depth": "the depth",
+    "depth": "the depth", "hybrid": "the video's part", "masking": "the mask", "guided_images": "the guided pictures",
+    "guided_as": "how pictures guide", "color_image": "the colours' picture", "color_every": "the colours' picture",
+    "seed_behavior": "how seeds go on", "seed_iter_n": "how seeds go on",
+    "time_rounding": "the time rounding",
 }  # fmt: skip
 RESEED = 1000  # further than the seeds of a take's own frames lie apart, most often
 
@@ -49,6 +53,9 @@ def splice(old: dict[str, Any], new: dict[str, Any], at: int) -> dict[str, Any]:
     if any(seed != old["seed"] for seed in seeds):
         out["schedules"]["seed"] = seeds
     out["prompts"] = _prompts(old, new, at)
+    out.pop("loras", None)
+    if loras := _loras(old, new, at):
+        out["loras"] = loras
     out.pop("motion", None)
     if motion := _motion(old.get("motion", {}), new.get("motion", {}), at):
         out["motion"] = motion
@@ -59,6 +66,8 @@ def unchanged(old: dict[str, Any], shot: dict[str, Any], at: int) -> bool:
     """Whether a spliced shot has nothing from frame `at` on that `old` has not."""
     end, names = shot["frames"], {*shot["schedules"], "seed"}
     if end > old["frames"] or any(_column(old, name)[at:end] != _column(shot, name)[at:] for name in names):
+        return False
+    if any(_weights_of(one, end)[at:] != _weights_of(other, end)[at:] for one, other in _paired(old, shot)):
         return False
     prompts = _prompts(old, {**old, "frames": end}, at)
     before, now = old.get("motion", {}), shot.get("motion", {})
@@ -138,6 +147,33 @@ def _weights(shot: dict[str, Any], span: range) -> list[tuple[tuple[str, str], S
             weights = [every[k] if k >= prompt["frame"] else 0.0 for k in span]
         found.append(((prompt["text"], prompt.get("negative", "")), weights))
     return found
+
+
+def _loras(old: dict[str, Any], new: dict[str, Any], at: int) -> list[dict[str, Any]]:
+    """The LoRAs of two shots: the first one's weights up to frame `at`, from there on the other's; 0 for one that a
+    shot has not."""
+    joined = []
+    for one, other in _paired(old, new):
+        column = _weights_of(one, new["frames"])[:at] + _weights_of(other, new["frames"])[at:]
+        if any(column):
+            joined.append({"file": (one or other)["file"], "weight": short(column)})
+    return joined
+
+
+def _paired(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The LoRAs of two shots, each beside the same file's in the other, or beside none ({})."""
+    rest, pairs = list(new.get("loras", [])), []
+    for one in old.get("loras", []):
+        same = next((other for other in rest if other["file"] == one["file"]), {})
+        if same:
+            rest.remove(same)
+        pairs.append((one, same))
+    return [*pairs, *(({}, other) for other in rest)]
+
+
+def _weights_of(lora: dict[str, Any], frames: int) -> list[float]:
+    weight = lora.get("weight", 1.0) if lora else 0.0
+    return list(weight) if isinstance(weight, list) else [weight] * frames
 
 
 def kept_pictures(shot: dict[str, Any], at: int) -> int:

@@ -11,19 +11,30 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import guides, reader, sample, sequencer, settings, splice, state
-from .job import BUDGET, Job, Work
+from . import guides, reader, sample, sequencer, settings, splice, state, strip_about
+from .job import BUDGET, Deliver, Job, Work
 from .sequencer import Take
 
 
-def render(scene: bpy.types.Scene, frame_start: int | None = None, frame_end: int | None = None) -> Job:
-    """Sample the scene and render it. Raises BridgeError for what is wrong to begin with."""
+def render(
+    scene: bpy.types.Scene,
+    frame_start: int | None = None,
+    frame_end: int | None = None,
+    deliver: Deliver | None = None,
+) -> Job:
+    """Sample the scene and render it. Raises BridgeError for what is wrong to begin with. deliver: as in Job."""
 
     def prepare() -> Generator[str, None, Work]:
         sampled = yield from sample.sampling(scene, frame_start, frame_end, _budget())
-        return (yield from _render(scene.name, sampled.shot, sampled.notes, sampled.guides))
+        side = strip_about.scene_side(sample.scene_named(scene.name))
+        return (yield from _render(scene.name, sampled.shot, sampled.notes, sampled.guides, side))
 
-    return _begin(scene, prepare(), "Starting")
+    return _begin(scene, prepare(), "Starting", deliver)
+
+
+def render_shot(scene: bpy.types.Scene, shot: dict[str, Any], deliver: Deliver | None = None) -> Job:
+    """Render a shot as it is, whatever the scene says. Raises BridgeError."""
+    return _begin(scene, _render(scene.name, shot, [], guides.rendered(shot)), "Starting", deliver)
 
 
 def render_from_here(scene: bpy.types.Scene) -> Job:
@@ -50,7 +61,8 @@ def render_from_here(scene: bpy.types.Scene) -> Job:
             seed = shot["schedules"]["seed"][at]
             notes.append(f"Nothing has changed from frame {begin} on: it gets another seed, {seed:.0f}.")
         state.status.kept = splice.kept_pictures(shot, at)
-        return (yield from _render(scene.name, shot, notes, sampled.guides))
+        side = strip_about.scene_side(sample.scene_named(scene.name))
+        return (yield from _render(scene.name, shot, notes, sampled.guides, side))
 
     return _begin(scene, prepare(), "Starting")
 
@@ -126,10 +138,15 @@ def _budget() -> float:
     return float("inf") if bpy.app.background else BUDGET
 
 
-def _begin(scene: bpy.types.Scene, work: Work | Generator[str, None, Work], message: str) -> Job:
+def _begin(
+    scene: bpy.types.Scene,
+    work: Work | Generator[str, None, Work],
+    message: str,
+    deliver: Deliver | None = None,
+) -> Job:
     if state.status.busy:
         raise BridgeError("busy", "A Koshi render is already running.", "Wait for it, or cancel it first.")
-    job = Job(scene, work)
+    job = Job(scene, work, deliver)
     state.begin(job, scene.name, message)
     try:
         job.start()
@@ -139,11 +156,14 @@ def _begin(scene: bpy.types.Scene, work: Work | Generator[str, None, Work], mess
     return job
 
 
-def _render(name: str, shot: dict[str, Any], notes: list[str], needs_guides: bool) -> Generator[str, None, Work]:
-    """From a shot to the work of rendering it, with what Blender has to render for it in between."""
+def _render(
+    name: str, shot: dict[str, Any], notes: list[str], needs_guides: bool, side: dict[str, str] | None = None
+) -> Generator[str, None, Work]:
+    """From a shot to the work of rendering it, with what Blender has to render for it in between. side: what of the
+    scene the shot cannot say."""
     scene = sample.scene_named(name)
     base, note = sequencer.takes_folder()
-    take = reader.Take(base, sequencer.take_stem(scene), shot=shot)
+    take = reader.Take(base, sequencer.take_stem(scene), shot=shot, side=side or {})
     state.status.frames = shot["frames"]
     state.status.notes += [*notes, *([note] if note else [])]
     if needs_guides:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bpy
 
-from ..koshi_backend.paths import store_folder
+from ..koshi_backend.paths import prompts_folder, store_folder
 from . import pumped, state
 
 FRESH = 30.0  # seconds for which a measurement holds
@@ -74,6 +74,8 @@ def _begin(clear: bool) -> None:
     def work() -> None:
         global _figures
         _figures = measure(folder, clear)
+        if clear:
+            measure(prompts_folder(), clear)
 
     _thread = threading.Thread(target=work, name="koshi-store", daemon=True)
     _thread.start()
@@ -99,10 +101,11 @@ def finish() -> None:
 
 
 class KOSHI_OT_clear_store(bpy.types.Operator):
-    """Delete all stored frames. Takes keep theirs; what is rendered again is made anew"""
+    """Delete all stored frames and encoded prompts. Takes keep theirs; what is rendered again is made anew"""
 
     bl_idname = "koshi.clear_store"
     bl_label = "Clear Frame Store"
+    bl_options = {'INTERNAL'}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -17,6 +17,7 @@ import bpy
 from .. import __package__ as base_package
 from . import compat
 from .camera import Similarity, push_zoom
+from .shot_fields import property_of
 
 FLAT = ("zoom", "angle", "translation_x", "translation_y")  # what a similarity of the picture is made of
 PUSH = "translation_z"
@@ -39,11 +40,12 @@ def direct(scene: bpy.types.Scene, names: Sequence[str], frames: Sequence[int]) 
     settings = scene.koshi
     table: dict[str, list[Any]] = {}
     for name in names:
-        curve = curves.get(f"koshi.{name}")
+        path = property_of(name)
+        curve = curves.get(f"koshi.{path}")
         if curve is None:
-            table[name] = [settings.path_resolve(name)] * len(frames)
+            table[name] = [settings.path_resolve(path)] * len(frames)
         else:
-            group, _, last = name.rpartition(".")  # of "prompts[2].weight"
+            group, _, last = path.rpartition(".")  # of "prompts[2].weight"
             owner = settings.path_resolve(group) if group else settings
             taken = _as_stored(owner.bl_rna.properties[last])
             evaluate = curve.evaluate
@@ -129,6 +131,8 @@ def _only_curves(scene: bpy.types.Scene) -> dict[str, bpy.types.FCurve] | None:
 
 def _as_stored(prop: bpy.types.Property) -> Callable[[float], Any]:
     """What a property holds after Blender has written a curve's value to it: cut to its range, whole if it is."""
+    if prop.type == 'BOOLEAN':
+        return lambda value: value >= 1.0
     if prop.type == 'INT':
         low, high = prop.hard_min, prop.hard_max
         return lambda value: min(max(int(value), low), high)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from . import engine, preferences, preview, properties, sidebar
+from . import engine, menu, preferences, presets, preview, properties, sidebar, strip, translations
 
 
 def register_properties() -> None:
     """Add `scene.koshi` and the preferences; operators and panels need both."""
+    translations.register()
     properties.register()
     preferences.register()
 
@@ -16,17 +17,24 @@ def unregister_properties() -> None:
     """Remove `scene.koshi` and the preferences."""
     preferences.unregister()
     properties.unregister()
+    translations.unregister()
 
 
 def register() -> None:
-    """Add the sidebar panels."""
+    """Add the sidebar panels and the menu."""
+    presets.register()
     sidebar.register()
     preview.register()
+    strip.register()
     engine.register()
+    menu.register()
 
 
 def unregister() -> None:
-    """Remove the sidebar panels."""
+    """Remove the sidebar panels and the menu."""
+    menu.unregister()
     engine.unregister()
+    strip.unregister()
     preview.unregister()
     sidebar.unregister()
+    presets.unregister()

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from bpy.props import FloatProperty, IntProperty
+from typing import Any
 
-# All of them, sampled once per frame.
+from bpy.props import BoolProperty, FloatProperty, IntProperty
+
+# All of them, sampled once per frame, by their names in a shot (shot_fields.property_of has those in a scene).
 MORE = (
     "transform_center_x",
     "transform_center_y",
@@ -25,119 +27,86 @@ MORE = (
     "color_match",
     "subseed",
     "subseed_strength",
+    "guided",
+    "mask",  # in a scene `mask_amount`
+    "hybrid_alpha",
+    "hybrid_mask_alpha",
+    "hybrid_mask_contrast",
+    "hybrid_cutoff_low",
+    "hybrid_cutoff_high",
 )
+
+
+def degrees(name: str, description: str, usual: float) -> Any:
+    """A turn; usual: how far it mostly goes to either side."""
+    limits = {"min": -360.0, "max": 360.0, "soft_min": -usual, "soft_max": usual}
+    return FloatProperty(name=name, description=description, default=0.0, step=10, precision=3, **limits)
+
+
+def place(name: str, description: str) -> Any:
+    """A place in the picture from one side (0) to the other (1), in its middle at first."""
+    limits = {"min": -10.0, "max": 10.0, "soft_min": 0.0, "soft_max": 1.0}
+    return FloatProperty(name=name, description=description, default=0.5, step=1, precision=3, **limits)
+
+
+def view_angle(name: str, description: str, default: float) -> Any:
+    """An angle of view in degrees."""
+    limits = {"min": 1.0, "max": 179.0}
+    return FloatProperty(name=name, description=description, default=default, step=100, precision=1, **limits)
 
 
 class MotionCurves:
     """What moves the picture further."""
 
-    transform_center_x: FloatProperty(
-        name="Centre X",
-        description="About which point the picture turns and zooms, from its left edge (0) to its right one (1)",
-        default=0.5,
-        min=-10.0,
-        max=10.0,
-        soft_min=0.0,
-        soft_max=1.0,
-        step=1,
-        precision=3,
+    transform_center_x: place(
+        "Center X",
+        "About which point the picture turns and zooms, from its left edge (0) to its right one (1)",
     )
-    transform_center_y: FloatProperty(
-        name="Y",
-        description="About which point the picture turns and zooms, from its upper edge (0) to its lower one (1)",
-        default=0.5,
-        min=-10.0,
-        max=10.0,
-        soft_min=0.0,
-        soft_max=1.0,
-        step=1,
-        precision=3,
+    transform_center_y: place(
+        "Y",
+        "About which point the picture turns and zooms, from its upper edge (0) to its lower one (1)",
     )
-    perspective_flip_theta: FloatProperty(
-        name="Flip Roll",
-        description="How far the flat picture rolls in space in this frame, in degrees, clockwise (Deforum's theta)",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-30.0,
-        soft_max=30.0,
-        step=10,
-        precision=3,
+    perspective_flip_theta: degrees(
+        "Flip Roll",
+        "How far the flat picture rolls in space in this frame, in degrees, clockwise (Deforum's theta)",
+        usual=30.0,
     )
-    perspective_flip_phi: FloatProperty(
-        name="Tilt",
-        description="How far the flat picture tilts in space in this frame, in degrees: the lower edge comes nearer "
+    perspective_flip_phi: degrees(
+        "Tilt",
+        "How far the flat picture tilts in space in this frame, in degrees: the lower edge comes nearer "
         "(Deforum's phi)",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-30.0,
-        soft_max=30.0,
-        step=10,
-        precision=3,
+        usual=30.0,
     )
-    perspective_flip_gamma: FloatProperty(
-        name="Pan",
-        description="How far the flat picture turns in space in this frame, in degrees: the right edge goes away "
+    perspective_flip_gamma: degrees(
+        "Pan",
+        "How far the flat picture turns in space in this frame, in degrees: the right edge goes away "
         "(Deforum's gamma)",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-30.0,
-        soft_max=30.0,
-        step=10,
-        precision=3,
+        usual=30.0,
     )
-    perspective_flip_fv: FloatProperty(
-        name="View",
-        description="Angle of view of the flips, in degrees: a larger one makes them stronger",
+    perspective_flip_fv: view_angle(
+        "View",
+        "Angle of view of the flips, in degrees: a larger one makes them stronger",
         default=53.0,
-        min=1.0,
-        max=179.0,
-        step=100,
-        precision=1,
     )
-    rotation_3d_x: FloatProperty(
-        name="Rotation X",
-        description="How far the view tilts in this frame, in degrees: the picture goes down",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-10.0,
-        soft_max=10.0,
-        step=10,
-        precision=3,
+    rotation_3d_x: degrees(
+        "Rotation X",
+        "How far the view tilts in this frame, in degrees: the picture goes down",
+        usual=10.0,
     )
-    rotation_3d_y: FloatProperty(
-        name="Y",
-        description="How far the view pans in this frame, in degrees: the picture goes left",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-10.0,
-        soft_max=10.0,
-        step=10,
-        precision=3,
+    rotation_3d_y: degrees(
+        "Y",
+        "How far the view pans in this frame, in degrees: the picture goes left",
+        usual=10.0,
     )
-    rotation_3d_z: FloatProperty(
-        name="Z",
-        description="How far the view rolls in this frame, in degrees: the picture turns counter-clockwise",
-        default=0.0,
-        min=-360.0,
-        max=360.0,
-        soft_min=-10.0,
-        soft_max=10.0,
-        step=10,
-        precision=3,
+    rotation_3d_z: degrees(
+        "Z",
+        "How far the view rolls in this frame, in degrees: the picture turns counter-clockwise",
+        usual=10.0,
     )
-    fov: FloatProperty(
-        name="Field of View",
-        description="Angle of view of the 3D motion, in degrees: a smaller one makes all of it stronger",
+    fov: view_angle(
+        "Field of View",
+        "Angle of view of the 3D motion, in degrees: a smaller one makes all of it stronger",
         default=70.0,
-        min=1.0,
-        max=179.0,
-        step=100,
-        precision=1,
     )
     aspect_ratio: FloatProperty(
         name="Aspect",
@@ -178,7 +147,7 @@ class PictureCurves:
     )
     color_match: FloatProperty(
         name="Match",
-        description="How far each frame's colours are drawn to the reference: 0 lets them drift, 1 takes them over",
+        description="How far each frame's colors are drawn to the reference: 0 lets them drift, 1 takes them over",
         default=0.3,
         min=0.0,
         max=1.0,
@@ -204,6 +173,12 @@ class PictureCurves:
 
 class TimeCurves:
     """Which frames the model makes, and how."""
+
+    keyframe_here: BoolProperty(
+        name="At This Frame",
+        description="Frames at which this is on are keyframes: key it on at one frame, and off at the next",
+        default=False,
+    )
 
     cadence: IntProperty(
         name="Cadence",

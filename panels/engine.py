@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..operators import engine_colors
 from ..operators.camera import picture_size
@@ -30,7 +31,7 @@ _taken: list[type[bpy.types.Panel]] = []
 
 
 class KOSHI_PT_engine(bpy.types.Panel):
-    """The engine's own panel in Render Properties."""
+    """The engine's own panel in Render Properties"""
 
     bl_label = "Koshi"
     bl_space_type = 'PROPERTIES'
@@ -54,17 +55,18 @@ class KOSHI_PT_engine(bpy.types.Panel):
         width, height = picture_size(scene)
         told = layout.column(align=True)
         told.scale_y = 0.8
-        shot = f"Frames {scene.frame_start} to {scene.frame_end}, {width} x {height}. "
-        for line in wrapped(shot + "Prompts and motion: sidebar of the 3D view.", context):
+        shot = iface_("Frames {} to {}, {} x {}").format(scene.frame_start, scene.frame_end, width, height)
+        for line in wrapped(f"{shot}. {iface_('Prompts and motion: sidebar of the 3D view')}.", context):
             told.label(text=line)
         changed = engine_colors.what_changes(scene)
         if not changed:
-            layout.label(text="Colours stay exactly as painted", icon='CHECKMARK')
+            layout.label(text="Colors stay exactly as painted", icon='CHECKMARK')
             return
         box = layout.box().column()
         lines = box.column(align=True)
         lines.scale_y = 0.8
-        for i, line in enumerate(wrapped(f"{', '.join(changed)} changes the painted colours.", context)):
+        told = iface_("{} changes the painted colors").format(", ".join(changed))
+        for i, line in enumerate(wrapped(told, context)):
             lines.label(text=line, icon='ERROR' if i == 0 else 'BLANK1')
         box.operator("koshi.exact_colors")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import blf
 import bpy
-from bpy.props import BoolProperty, FloatProperty, StringProperty
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
 
 from .. import __package__ as base_package
 
 # Errors that are mended in the preferences.
-MENDED_HERE = ("backend_not_set", "backend_not_found", "server_start_failed", "bad_remote", "offline")
+MENDED_HERE = ("backend_not_set", "backend_not_found", "server_start_failed", "bad_remote", "offline", "out_of_memory")
 
 
 class KoshiPreferences(bpy.types.AddonPreferences):
@@ -45,6 +46,13 @@ class KoshiPreferences(bpy.types.AddonPreferences):
         "Hugging Face cache that other programs use, too",
         subtype='DIR_PATH',
     )
+    hub_token: StringProperty(
+        name="Token",
+        description="Of your account on the models' hub, for models whose license you have accepted there; one that "
+        "may only read will do. It is kept in Blender's preferences file, as it is. When empty, HF_TOKEN or what "
+        "`hf auth login` has noted counts",
+        subtype='PASSWORD',
+    )
     store_limit: FloatProperty(
         name="Frame Store Limit",
         description="Size in GB above which the least recently used frames go; from the backend's next start on",
@@ -54,6 +62,40 @@ class KoshiPreferences(bpy.types.AddonPreferences):
         soft_max=500.0,
         precision=1,
     )
+    offload: EnumProperty(
+        name="Offload",
+        description="What leaves the graphics card while it is not needed, so that a model fits that is too large for "
+        "it. The pictures are the same; from the backend's next start on",
+        items=(
+            ('auto', "Automatic", "As much as the model's size and the free memory of the card call for"),
+            ('none', "Nothing", "All of the model stays on the card: the fastest"),
+            ('model', "Networks in Turn", "The text encoder and the painter take turns on the card"),
+            ('block', "Block by Block", "Only the part of a network that computes is on the card: takes the least "
+             "memory, and the most time"),
+        ),
+        default='auto',
+    )  # fmt: skip
+    vram_limit: FloatProperty(
+        name="Card Memory Limit",
+        description="Size in GB of the graphics card's memory that Koshi may use, so that some is left for Blender; "
+        "from the backend's next start on. At 0 all that is free",
+        default=0.0,
+        min=0.0,
+        soft_max=96.0,
+        precision=1,
+    )
+    quantize: EnumProperty(
+        name="Quantize",
+        description="Make the painter's weights narrow while a model is loaded: it takes less memory, and its pictures "
+        "change a little. They are kept apart from the model's own; from the backend's next start on",
+        items=(
+            ('none', "As the Files Are", "The weights stay as the model's files have them"),
+            ('int8', "8-Bit Integers", "Half the memory. The pictures are hardly different"),
+            ('fp8', "8-Bit Floats", "Half the memory. The pictures differ in details"),
+            ('nf4', "4 Bits", "A quarter of the memory. The pictures differ visibly"),
+        ),
+        default='none',
+    )  # fmt: skip
     use_remote: BoolProperty(
         name="Use a Backend on Another Computer",
         description="Render on another computer, where `koshi serve` runs, instead of starting a backend here",
@@ -91,12 +133,12 @@ def draw_error(layout: bpy.types.UILayout, error: dict, context: bpy.types.Conte
 
 
 def wrapped(text: str, context: bpy.types.Context) -> list[str]:
-    """Lines that fit the region beside an icon; Blender's labels do not wrap by themselves."""
+    """Lines that fit the region beside an icon, in the interface's language; Blender's labels do not wrap."""
     scale = context.preferences.system.ui_scale
     room = (context.region.width if context.region else 300) - 96 * scale
     blf.size(0, context.preferences.ui_styles[0].widget.points * scale)
     lines: list[str] = []
-    for word in text.split():
+    for word in iface_(text).split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and blf.dimensions(0, longer)[0] <= room:
             lines[-1] = longer

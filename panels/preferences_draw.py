@@ -6,25 +6,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as n_
 
 from ..bridge_server.setup.place import Status
 from ..operators import diagnose, settings, setup, setup_watch, state, store
+from . import models
 from .preferences import draw_error, wrapped
 
 if TYPE_CHECKING:
     from .preferences import KoshiPreferences
 
 SAYS = {
-    "absent": ("The backend is not set up yet: it makes the pictures, in a program of its own", 'INFO'),
-    "occupied": ("The backend is not set up yet: it makes the pictures, in a program of its own", 'INFO'),
-    "unfinished": ("The last set-up did not come to its end", 'INFO'),
-    "ready": ("The backend is set up", 'CHECKMARK'),
-    "outdated": ("The backend was set up for another version of Koshi: update it", 'ERROR'),
-    "broken": ("The backend has lost its Python: repair it", 'ERROR'),
+    "absent": (n_("The backend is not set up yet: it makes the pictures, in a program of its own"), 'INFO'),
+    "occupied": (n_("The backend is not set up yet: it makes the pictures, in a program of its own"), 'INFO'),
+    "unfinished": (n_("The last set-up did not come to its end"), 'INFO'),
+    "ready": (n_("The backend is set up"), 'CHECKMARK'),
+    "outdated": (n_("The backend was set up for another version of Koshi: update it"), 'ERROR'),
+    "broken": (n_("The backend has lost its Python: repair it"), 'ERROR'),
 }
 
 
-SIZES = "Some 350 MB are downloaded and 1.5 GB filled; with an NVIDIA card 3 GB and 6 GB. It takes minutes"
+SIZES = n_("Some 350 MB are downloaded and 1.5 GB filled; with an NVIDIA card 3 GB and 6 GB. It takes minutes")
 
 
 def draw(chosen: KoshiPreferences, context: bpy.types.Context) -> None:
@@ -38,10 +41,10 @@ def draw(chosen: KoshiPreferences, context: bpy.types.Context) -> None:
         _draw_setup(layout.column(), chosen, context)
     _draw_running(layout.column(), chosen, context)
     for name, title, part in (
-        ("koshi_diagnostics", "Diagnostics and Logs", _draw_diagnostics),
-        ("koshi_keeping", "Models and Frames", _draw_keeping),
-        ("koshi_remote", "Another Computer", _draw_remote),
-        ("koshi_details", "Details of the Set-Up", _draw_details),
+        ("koshi_diagnostics", n_("Diagnostics and Logs"), _draw_diagnostics),
+        ("koshi_keeping", n_("Models and Frames"), _draw_keeping),
+        ("koshi_remote", n_("Another Computer"), _draw_remote),
+        ("koshi_details", n_("Details of the Set-Up"), _draw_details),
     ):
         header, body = layout.panel(name, default_closed=True)
         header.label(text=title)
@@ -51,6 +54,8 @@ def draw(chosen: KoshiPreferences, context: bpy.types.Context) -> None:
 
 def _draw_setup(column: bpy.types.UILayout, chosen: KoshiPreferences, context: bpy.types.Context) -> None:
     now = setup_watch.status()
+    if now is not None and now.model:
+        now = None  # a model's download is shown with the models
     running = now is not None and now.phase == "running"
     folder, condition = settings.setup_folder(), settings.setup_condition()
     own = settings.own_python()
@@ -63,12 +68,12 @@ def _draw_setup(column: bpy.types.UILayout, chosen: KoshiPreferences, context: b
         return
     text, icon = SAYS[condition]
     if own:
-        text, icon = f"Its Python is {own}", 'INFO'
+        text, icon = iface_("Its Python is {}").format(own), 'INFO'
     _draw_lines(column, text, icon, context)
     if chosen.backend_folder and str(folder) != bpy.path.abspath(chosen.backend_folder).rstrip("\\/"):
-        _draw_lines(column, f"It goes into {folder}", 'BLANK1', context)
+        _draw_lines(column, iface_("It goes into {}").format(folder), 'BLANK1', context)
     if not bpy.app.online_access and condition != "ready" and not own:
-        _draw_lines(column, "Packages have to be downloaded, and online access is off", 'ERROR', context)
+        _draw_lines(column, iface_("Packages have to be downloaded, and online access is off"), 'ERROR', context)
         if not bpy.app.online_access_override:  # else it was switched off on Blender's command line
             column.prop(context.preferences.system, "use_online_access")
     if now is not None and now.phase == "failed" and now.error:
@@ -92,7 +97,7 @@ def _draw_progress(column: bpy.types.UILayout, now: Status) -> None:
     row.progress(factor=now.fraction, text=setup_watch.line(now))
     right = row.row()
     right.alignment = 'RIGHT'
-    right.operator("koshi.cancel_setup", icon='X')
+    right.operator("koshi.cancel_setup", text="Cancel", icon='X')
     column.label(text="You may go on working, and even close Blender", icon='INFO')
 
 
@@ -113,8 +118,8 @@ def _draw_running(column: bpy.types.UILayout, chosen: KoshiPreferences, context:
 
 def _draw_diagnostics(body: bpy.types.UILayout, chosen: KoshiPreferences, context: bpy.types.Context) -> None:
     row = body.row()
-    row.operator("koshi.diagnose", icon='VIEWZOOM')
-    row.operator("koshi.copy_report", icon='COPYDOWN')
+    row.operator("koshi.diagnose", text="Diagnostics", icon='VIEWZOOM')
+    row.operator("koshi.copy_report", text="Copy", icon='COPYDOWN')
     lines = body.column(align=True)
     for check in diagnose.checks(state.report) if state.report else ():
         icon = 'CHECKMARK' if check["ok"] else 'ERROR'
@@ -123,16 +128,24 @@ def _draw_diagnostics(body: bpy.types.UILayout, chosen: KoshiPreferences, contex
         _draw_lines(lines, check["hint"], 'BLANK1', context)
     row = body.row()
     for item in ('SETUP', 'BACKEND', 'BLENDER'):
-        title = {'SETUP': "Set-Up Log", 'BACKEND': "Backend Log", 'BLENDER': "Blender Log"}[item]
+        title = {'SETUP': n_("Set-Up Log"), 'BACKEND': n_("Backend Log"), 'BLENDER': n_("Blender Log")}[item]
         row.operator("koshi.open_log", text=title, icon='TEXT').log = item
 
 
 def _draw_keeping(body: bpy.types.UILayout, chosen: KoshiPreferences, context: bpy.types.Context) -> None:
     body.prop(chosen, "model_folder", placeholder="Hugging Face cache")
+    models.draw_list(body.column(), context)
+    body.separator()
+    body.prop(chosen, "offload")
+    body.prop(chosen, "vram_limit", text="Card Memory Limit (GB)")
+    body.prop(chosen, "quantize")
+    body.separator()
     body.prop(chosen, "store_limit", text="Frame Store Limit (GB)")
     row = body.row()
     found = store.figures()
-    text = f"{found.size / 1e9:.1f} GB in {found.frames:,} stored frames" if found else "Measuring the frame store"
+    text = iface_("Measuring the frame store")
+    if found:
+        text = iface_("{:.1f} GB in {:,} stored frames").format(found.size / 1e9, found.frames)
     row.label(text=text, icon='FILE_CACHE')
     row.operator("koshi.clear_store", text="Clear...", icon='TRASH')
 
@@ -144,7 +157,12 @@ def _draw_remote(body: bpy.types.UILayout, chosen: KoshiPreferences, context: bp
     fields.prop(chosen, "remote_file")
     fields.prop(chosen, "remote_address", placeholder="host:port")
     if chosen.use_remote:
-        _draw_lines(body, "What is sent is not encrypted: outside your own network use an SSH tunnel", 'INFO', context)
+        _draw_lines(
+            body,
+            iface_("What is sent is not encrypted: outside your own network use an SSH tunnel"),
+            'INFO',
+            context,
+        )
 
 
 def _draw_details(body: bpy.types.UILayout, chosen: KoshiPreferences, context: bpy.types.Context) -> None:

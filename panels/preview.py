@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..operators import compat, preview_live, preview_session, preview_shot
 from .preferences import draw_error, wrapped
@@ -40,14 +41,14 @@ class _Preview:
         width, height = preview_shot.small_size(scene)
         row = column.split(factor=0.4)
         row.label()
-        row.label(text=f"{width} x {height} pixels")
+        row.label(text=iface_("{} x {} pixels").format(width, height))
 
 
 def _progress() -> str:
     status = preview_session.status
-    what = f"Frame {status.frame}" if status.kind == "preview" else "Motion"
+    what = iface_("Frame {}").format(status.frame) if status.kind == "preview" else iface_("Motion")
     if status.phase == "making" and status.done:
-        return f"{what}: {status.done} of {status.frames}"
+        return iface_("{}: {} of {}").format(what, status.done, status.frames)
     return what
 
 
@@ -59,11 +60,12 @@ def _line(scene: bpy.types.Scene) -> str:
     if status.phase != "done":
         return ""
     if status.kind == "motion":
-        return f"The motion of {status.frames} frames, from frame {status.begins} on"
+        return iface_("The motion of {} frames, from frame {} on").format(status.frames, status.begins)
     if status.begins == scene.frame_start:
-        return f"Frame {status.frame}"
-    where = f"frame {status.begins}" if status.frames > 1 else "this frame"
-    return f"Frame {status.frame}, roughly: begun afresh at {where}"
+        return iface_("Frame {}").format(status.frame)
+    if status.frames > 1:
+        return iface_("Frame {}, roughly: begun afresh at frame {}").format(status.frame, status.begins)
+    return iface_("Frame {}, roughly: begun afresh at this frame").format(status.frame)
 
 
 class KOSHI_PT_view3d_preview(_Preview, bpy.types.Panel):

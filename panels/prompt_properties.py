@@ -34,7 +34,7 @@ def _text_changed(prompt: Any, context: bpy.types.Context) -> None:
 
 
 class KoshiPrompt(bpy.types.PropertyGroup):
-    """One prompt, valid from its frame up to the next one's."""
+    """One prompt, valid from its frame up to the next one's"""
 
     frame: IntProperty(
         name="Frame",

@@ -11,7 +11,7 @@ from ..operators import compat, markers
 
 
 class KOSHI_UL_prompts(bpy.types.UIList):
-    """Prompts in the order of their frames."""
+    """Prompts in the order of their frames"""
 
     bl_idname = "KOSHI_UL_prompts"
 
@@ -32,7 +32,7 @@ class KOSHI_UL_prompts(bpy.types.UIList):
         frame.ui_units_x = 2.5
         if markers.is_off(item):
             row.active = False
-            frame.label(text="off")
+            frame.label(text="Off")
         else:
             frame.prop(item, "frame", text="", emboss=False)
         row.prop(item, "text", text="", emboss=False, placeholder="What the picture shows")
@@ -40,7 +40,7 @@ class KOSHI_UL_prompts(bpy.types.UIList):
         if len(begins) > 1:
             again = row.row()
             again.ui_units_x = 1.5
-            again.label(text=f"x {len(begins)}")
+            again.label(text=f"x {len(begins)}", translate=False)
         if markers.counts_beside(item):
             weight = row.row()
             weight.ui_units_x = 2.5
@@ -68,8 +68,6 @@ def _active(context: bpy.types.Context) -> Any | None:
 class Prompts:
     bl_order = 1  # after the preview
     bl_label = "Prompts"
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -90,7 +88,7 @@ class Prompts:
         row = layout.row(align=True)
         row.operator("koshi.prompt_jump", text="", icon='PREV_KEYFRAME').to = 'PREVIOUS'
         row.operator("koshi.prompt_jump", text="", icon='NEXT_KEYFRAME').to = 'NEXT'
-        row.operator("koshi.prompt_place", icon='MARKER_HLT')
+        row.operator("koshi.prompt_place", text="Put at Playhead", icon='MARKER_HLT')
         if prompt is None:
             return
         layout.prop(prompt, "text", text="")

@@ -20,8 +20,11 @@ from ..koshi_backend.models.registry import MODELS as KNOWN
 from ..koshi_backend.models.registry import ModelInfo
 from ..operators import markers
 from .curve_properties import MORE, MotionCurves, PictureCurves, TimeCurves
+from .guided_properties import GuidedCurves, GuidedSettings, KoshiGuidedImage, MaskSettings
+from .lora_properties import KoshiLora
 from .prompt_properties import KoshiPrompt
-from .setting_properties import DepthSettings, PictureSettings, TimeSettings
+from .setting_properties import ChainSettings, DepthSettings, PictureSettings, TimeSettings
+from .video_properties import VideoCurves, VideoSettings
 
 
 def _about(info: ModelInfo) -> str:
@@ -35,8 +38,15 @@ def _about(info: ModelInfo) -> str:
 # Identifiers are what the backend calls the models; CUSTOM stands for the path in `model_path`.
 MODELS = (
     *((info.name, info.title.partition(" (")[0], _about(info)) for info in KNOWN.values()),
-    ("CUSTOM", "Custom", "A model of your own: a folder in diffusers layout, or a safetensors file"),
+    ("CUSTOM", "Custom", "A model of your own: a folder in diffusers layout, a safetensors or a GGUF file"),
 )
+
+def _model_items(settings: bpy.types.PropertyGroup, context: bpy.types.Context) -> list:
+    """The same for the menu, with what is installed; imported late, for the operators need this module."""
+    from .models import menu_items
+
+    return menu_items(MODELS)
+
 
 MODES = (
     ("START", "Image to Image", "Each frame starts from the moved frame before it, with noise by strength"),
@@ -63,6 +73,24 @@ MOTION_SOURCES = (
         "Every pixel follows the scene camera over the scene's own depth, and objects that move by themselves; "
         "what comes into view is painted anew. The values below are applied on top",
     ),
+    (
+        "FLOW",
+        "Video, Every Pixel",
+        "Every pixel follows the optical flow of the film in the panel Video: for people and water. The values below "
+        "are applied on top",
+    ),
+    (
+        "AFFINE",
+        "Video, as a Whole",
+        "The picture shifts, turns and zooms as the film in the panel Video does: for a film from the hand. The values "
+        "below are applied on top",
+    ),
+    (
+        "PERSPECTIVE",
+        "Video, in Perspective",
+        "The picture moves like something flat in the film of the panel Video, seen from elsewhere: for a drone above "
+        "fields. The values below are applied on top",
+    ),
 )
 
 CURVES = (
@@ -77,10 +105,11 @@ CURVES = (
 
 STRUCTURES = (
     ("NONE", "None", "The model sees the frame before, and nothing of the scene"),
-    ("DEPTH", "Depth", "The model is also shown how far things are, as a grey picture"),
+    ("DEPTH", "Depth", "The model is also shown how far things are, as a gray picture"),
     ("EDGES", "Edges", "The model is also shown the outlines of the scene's depth"),
-    ("CLAY", "Clay", "The model is also shown the scene in plain grey"),
+    ("CLAY", "Clay", "The model is also shown the scene in plain gray"),
     ("SCENE", "Scene", "The model is also shown the scene as it is, quickly rendered"),
+    ("FILE", "File", "The model is also shown pictures of your own"),
 )
 
 STARTS = (
@@ -90,6 +119,11 @@ STARTS = (
         "Scene",
         "The first frame is painted over a render of the scene, so that the picture has the scene's layout; "
         "strength at that frame says how much is made anew",
+    ),
+    (
+        "IMAGE",
+        "Picture",
+        "The first frame is painted over a picture of your own; strength at that frame says how much is made anew",
     ),
 )
 
@@ -112,9 +146,21 @@ def _markers_switched(settings: Any, context: bpy.types.Context) -> None:
 
 
 class KoshiSettings(
-    MotionCurves, PictureCurves, TimeCurves, TimeSettings, PictureSettings, DepthSettings, bpy.types.PropertyGroup
+    MotionCurves,
+    PictureCurves,
+    TimeCurves,
+    VideoCurves,
+    GuidedCurves,
+    TimeSettings,
+    PictureSettings,
+    ChainSettings,
+    DepthSettings,
+    VideoSettings,
+    GuidedSettings,
+    MaskSettings,
+    bpy.types.PropertyGroup,
 ):
-    """Koshi's settings of one scene."""
+    """Koshi's settings of one scene"""
 
     zoom: FloatProperty(
         name="Zoom",
@@ -210,13 +256,13 @@ class KoshiSettings(
     model: EnumProperty(
         name="Model",
         description="The model that paints the frames",
-        items=MODELS,
-        default="koshi-tiny",
+        items=_model_items,
+        default=0,  # koshi-tiny
         options=set(),
     )
     model_path: StringProperty(
         name="Path",
-        description="Your own model: a folder in diffusers layout, or a safetensors file",
+        description="Your own model: a folder in diffusers layout, a safetensors or a GGUF file",
         subtype='FILE_PATH',
         options=set(),
     )
@@ -283,6 +329,10 @@ class KoshiSettings(
     )
     prompts: CollectionProperty(type=KoshiPrompt)
     prompts_index: IntProperty(name="Active Prompt", options=set())
+    guided_images: CollectionProperty(type=KoshiGuidedImage)
+    guided_index: IntProperty(name="Active Guided Picture", options=set())
+    loras: CollectionProperty(type=KoshiLora)
+    loras_index: IntProperty(name="Active LoRA", options=set())
     prompt_markers: BoolProperty(
         name="Markers",
         description="Show the prompts as markers on the timeline, to be moved with the mouse. Deleting a marker takes "
@@ -293,7 +343,7 @@ class KoshiSettings(
     )
 
 
-CLASSES = (KoshiPrompt, KoshiSettings)
+CLASSES = (KoshiPrompt, KoshiGuidedImage, KoshiLora, KoshiSettings)
 
 
 def register() -> None:

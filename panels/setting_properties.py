@@ -29,15 +29,17 @@ BORDERS = (
     ("reflect", "Reflect", "A mirror of the picture comes in"),
 )
 COLOR_MODES = (
-    ("LAB", "LAB", "Match lightness and colour apart, as eyes see them"),
+    ("LAB", "LAB", "Match lightness and color apart, as eyes see them"),
     ("RGB", "RGB", "Match red, green and blue"),
     ("HSV", "HSV", "Match hue, saturation and value"),
-    ("none", "None", "Let colours drift"),
+    ("none", "None", "Let colors drift"),
 )
 COLOR_REFERENCES = (
-    ("prompt", "Prompt", "The colours that the model itself gives the prompt in force"),
-    ("first", "First Frame", "The first frame's colours, whatever the prompts say"),
-    ("previous", "Frame Before", "The colours of the frame before: slow drift"),
+    ("prompt", "Prompt", "The colors that the model itself gives the prompt in force"),
+    ("first", "First Frame", "The first frame's colors, whatever the prompts say"),
+    ("previous", "Frame Before", "The colors of the frame before: slow drift"),
+    ("image", "Picture", "The colors of a picture, of numbered ones, or of a film"),
+    ("guided", "Guided Picture", "The colors of the guided picture in force; before it, the first frame's"),
 )
 NOISE_TYPES = (
     ("gaussian", "Gaussian", "Fine grain, each pixel for itself"),
@@ -51,6 +53,23 @@ NOISE_MODES = (
     ("warped", "Moving", "The noise moves with the picture, and is new where something comes in"),
     ("scaled", "Stretched", "The noise is moved and stretched with the picture like a texture; an experiment"),
 )
+CARRIES = (
+    ("pixels", "Picture", "The picture is moved and corrected, and then painted over"),
+    ("latent", "Latent (Experiment)", "The model's latent is moved and never decoded on the way: detail goes faster"),
+    ("none", "Nothing", "Each frame is made for itself"),
+)
+SEED_BEHAVIORS = (
+    ("fixed", "Fixed", "The same seed in every frame"),
+    ("iter", "Counting Up", "One more after each so many frames"),
+    ("ladder", "Ladder", "Two up, one down: 100, 102, 101, 103"),
+    ("alternate", "Alternating", "To and fro: 100, 101, 100, 101"),
+    ("random", "Random", "Any seeds, and the same ones again from the same first one"),
+)
+TIME_ROUNDINGS = (
+    ("exact", "Exact", "Full precision"),
+    ("bfl", "Black Forest Labs", "As Black Forest Labs' own code rounds it, to reproduce its pictures"),
+    ("diffusers", "Diffusers", "As diffusers rounds it, to reproduce its pictures"),
+)
 DEPTH_SOURCES = (
     ("plane", "Plane", "Everything is equally far: no parallax"),
     ("files", "Files", "Pictures of the depth, one for all frames or one for each"),
@@ -59,8 +78,8 @@ DEPTH_SOURCES = (
 )
 NEARS = (("white", "White", "White is near"), ("black", "Black", "Black is near"))
 SPACINGS = (
-    ("inverse", "Inverse", "Greys are even in 1 / depth, as depth models make them"),
-    ("linear", "Linear", "Greys are even in depth"),
+    ("inverse", "Inverse", "Grays are even in 1 / depth, as depth models make them"),
+    ("linear", "Linear", "Grays are even in depth"),
 )
 
 
@@ -136,15 +155,15 @@ class PictureSettings:
         options=set(),
     )
     color_mode: EnumProperty(
-        name="Colours",
-        description="The space in which colours are matched",
+        name="Colors",
+        description="The space in which colors are matched",
         items=COLOR_MODES,
         default=_default("color_mode"),
         options=set(),
     )
     color_reference: EnumProperty(
         name="Reference",
-        description="What the colours are matched to",
+        description="What the colors are matched to",
         items=COLOR_REFERENCES,
         default=_default("color_reference"),
         options=set(),
@@ -187,6 +206,42 @@ class PictureSettings:
     )
 
 
+class ChainSettings:
+    """What is carried from frame to frame, and how seeds go on."""
+
+    carry: EnumProperty(
+        name="Carry",
+        description="What a frame takes over from the one before it",
+        items=CARRIES,
+        default=_default("carry"),
+        options=set(),
+    )
+    seed_behavior: EnumProperty(
+        name="Seeds",
+        description="How the seed goes on from frame to frame; keyframes on Seed overrule it. So that the seed is all "
+        "that changes the noise, make Latent Noise fixed",
+        items=SEED_BEHAVIORS,
+        default=_default("seed_behavior"),
+        options=set(),
+    )
+    seed_iter_n: IntProperty(
+        name="After Frames",
+        description="After how many frames the seed is one more",
+        default=_default("seed_iter_n"),
+        min=1,
+        soft_max=48,
+        max=100_000,
+        options=set(),
+    )
+    time_rounding: EnumProperty(
+        name="Time Rounding",
+        description="How the model is told its time; the others than Exact reproduce the pictures of other programs",
+        items=TIME_ROUNDINGS,
+        default=_default("time_rounding"),
+        options=set(),
+    )
+
+
 class DepthSettings:
     """Where the depth of the curves' 3D motion comes from."""
 
@@ -199,7 +254,7 @@ class DepthSettings:
     )
     depth_files: StringProperty(
         name="Files",
-        description="OpenEXR with a depth pass, .npy, or grey pictures; #### in the name stands for the frame",
+        description="OpenEXR with a depth pass, .npy, or gray pictures; #### in the name stands for the frame",
         subtype='FILE_PATH',
         options=FILE_OPTIONS,
     )
@@ -211,21 +266,21 @@ class DepthSettings:
     )
     depth_near: EnumProperty(
         name="Near Is",
-        description="Which grey is near, in grey pictures",
+        description="Which gray is near, in gray pictures",
         items=NEARS,
         default=_default("depth_near"),
         options=set(),
     )
     depth_spacing: EnumProperty(
         name="Spacing",
-        description="What greys are even in, in grey pictures",
+        description="What grays are even in, in gray pictures",
         items=SPACINGS,
         default=_default("depth_spacing"),
         options=set(),
     )
     depth_nearest: FloatProperty(
         name="Nearest",
-        description="The depth that moves most, in the files' units; of grey pictures also what the near grey means",
+        description="The depth that moves most, in the files' units; of gray pictures also what the near gray means",
         default=_default("depth_nearest"),
         min=0.001,
         soft_max=100.0,
@@ -236,7 +291,7 @@ class DepthSettings:
     )
     depth_farthest: FloatProperty(
         name="Farthest",
-        description="The depth that moves half as much, in the files' units; of grey pictures also what the far grey "
+        description="The depth that moves half as much, in the files' units; of gray pictures also what the far gray "
         "means",
         default=_default("depth_farthest"),
         min=0.001,

@@ -6,19 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
-from ..operators import compat, start, state
+from ..operators import compat, shot_fields, start, state
 from ..operators.camera import picture_size
-from . import prompts
+from . import exchange, guided, loras, models, prompts, video
 from .preferences import draw_error, wrapped
+from .presets import HasPresets
 
 
 class _Main:
     """The tab's head: the button, how it goes, what went wrong, and the model."""
 
     bl_label = "Koshi"
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -30,14 +30,15 @@ class _Main:
             column.label(text=status.left or status.message)
             cancel = layout.column()
             cancel.scale_y = 1.4
-            cancel.operator("koshi.cancel", icon='X')
+            cancel.operator("koshi.cancel", text="Cancel", icon='X')
         else:
             big = layout.column()
             big.scale_y = 1.8
             big.operator("koshi.render", text="Render", icon='RENDER_ANIMATION')
             more = layout.row(align=True)
             if (take := start.unfinished(scene)) is not None:
-                more.operator("koshi.resume", text=f"Resume ({take.shown}/{take.places})", icon='PLAY')
+                text = iface_("Resume ({}/{})").format(take.shown, take.places)
+                more.operator("koshi.resume", text=text, icon='PLAY')
             more.operator("koshi.render_from_here", text="From Here", icon='TRACKING_FORWARDS')
         _draw_lines(layout.column(align=True), _summary(scene), context)
         if status.error:
@@ -57,13 +58,13 @@ class _Main:
         column.prop(scene.koshi, "model")
         if scene.koshi.model == 'CUSTOM':
             column.prop(scene.koshi, "model_path")
+        models.draw(column, scene.koshi.model, context)
 
 
-class _Motion:
+class _Motion(HasPresets):
+    preset_kind = "motion"
     bl_order = 2  # after the preview
     bl_label = "Motion"
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -72,9 +73,19 @@ class _Motion:
         source = layout.column()
         source.use_property_decorate = False
         source.prop(settings, "motion_source")
-        source.prop(settings, "start")
+        if settings.motion_source == 'FLOW':
+            video.draw_flow(source, settings)
+        if settings.motion_source in shot_fields.FOLLOWERS and settings.video_source == 'NONE':
+            source.label(text="Choose a film in the panel Video", icon='ERROR')
+        start = source.column()
+        start.enabled = not shot_fields.is_painted_over(settings)  # else frames begin in the film
+        start.prop(settings, "start")
+        if settings.start == 'IMAGE':
+            start.prop(settings, "init_image")
         source.prop(settings, "structure")
-        source.prop(settings, "mask")
+        if settings.structure == 'FILE':
+            source.prop(settings, "structure_file")
+            source.prop(settings, "structure_as")
         source.operator("koshi.guides_clear", icon='TRASH')
         source.separator()
         source.prop(settings, "curves")
@@ -87,11 +98,10 @@ class _Motion:
         column.operator("koshi.bake_curves", icon='CAMERA_DATA')
 
 
-class _Feedback:
+class _Feedback(HasPresets):
+    preset_kind = "feedback"
     bl_order = 3  # after the preview
     bl_label = "Feedback"
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -109,7 +119,7 @@ class _Feedback:
 
 
 class _Perspective:
-    bl_label = "Centre and Perspective"
+    bl_label = "Center and Perspective"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -148,7 +158,7 @@ class _In3D:
 
 
 class _Colours:
-    bl_label = "Colours and Detail"
+    bl_label = "Colors and Detail"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -158,7 +168,13 @@ class _Colours:
         column = layout.column()
         column.active = settings.color_mode != "none"
         column.prop(settings, "color_match")
-        _fixed(column).prop(settings, "color_reference")
+        fixed = _fixed(column)
+        fixed.prop(settings, "color_reference")
+        if settings.color_reference == "image":
+            fixed.prop(settings, "color_image")
+            fixed.prop(settings, "color_every")
+        elif settings.color_reference == "guided" and not len(settings.guided_images):
+            fixed.label(text="There are no guided pictures", icon='ERROR')
         _columns(layout, settings, ("contrast", "sharpen"))
 
 
@@ -181,8 +197,28 @@ class _Noise:
         column.prop(settings, "subseed_strength")
 
 
-class _Time:
-    bl_order = 4
+class _Chain:
+    bl_label = "Seeds and Chain"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        settings = compat.edited_scene(context).koshi
+        fixed = _fixed(layout)
+        seeds = fixed.column()
+        seeds.active = not compat.is_animated(settings, "seed")  # keyframes say it then
+        seeds.prop(settings, "seed_behavior")
+        if settings.seed_behavior == "iter":
+            seeds.prop(settings, "seed_iter_n")
+        carry = fixed.column()
+        carry.active = not (shot_fields.is_painted_over(settings) and settings.hybrid_over == "every")
+        carry.prop(settings, "carry")
+        fixed.prop(settings, "time_rounding")
+
+
+class _Time(HasPresets):
+    preset_kind = "time"
+    bl_order = 9
     bl_label = "Time"
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -209,14 +245,14 @@ class _Keyframes:
         fixed = _fixed(layout)
         fixed.prop(settings, "keyframe_every")
         fixed.prop(settings, "keyframe_prompts")
+        layout.column().prop(settings, "keyframe_here")
         column = layout.column()
-        column.active = bool(settings.keyframe_every or settings.keyframe_prompts)
+        here = settings.keyframe_here or compat.is_animated(settings, "keyframe_here")
+        column.active = bool(settings.keyframe_every or settings.keyframe_prompts or here)
         column.prop(settings, "keyframe_strength")
 
 
 class _Closed:
-    bl_category = "Koshi"
-    bl_region_type = 'UI'
     bl_options = {'DEFAULT_CLOSED'}
 
 
@@ -232,12 +268,19 @@ def _in(space: str, name: str) -> list[type[bpy.types.Panel]]:
         ("_feedback", "", (_Feedback,)),
         ("_colours", "_feedback", (_Colours, _Closed)),
         ("_noise", "_feedback", (_Noise, _Closed)),
+        ("_chain", "_feedback", (_Chain, _Closed)),
+        ("_video", "", (video.Video, _Closed)),
+        ("_mixing", "_video", (video.Mixing, _Closed)),
+        ("_guided", "", (guided.Guided, _Closed)),
+        ("_mask", "", (guided.Mask, _Closed)),
+        ("_loras", "", (loras.Loras, _Closed)),
         ("_time", "", (_Time, _Closed)),
         ("_keyframes", "_time", (_Keyframes, _Closed)),
+        ("_exchange", "", (exchange.Exchange, _Closed)),
     )
     made = []
     for suffix, parent, bases in parts:
-        about = {"bl_space_type": space, "__module__": __name__}
+        about = {"bl_space_type": space, "bl_region_type": 'UI', "bl_category": "Koshi", "__module__": __name__}
         if suffix:
             about["bl_parent_id"] = f"KOSHI_PT_{name}{parent}"
         made.append(type(f"KOSHI_PT_{name}{suffix}", (*bases, bpy.types.Panel), about))
@@ -264,14 +307,14 @@ def _factor() -> float:
 
 def _progress_text() -> str:
     status = state.status
-    return f"Frame {status.done} of {status.frames}" if status.job_id else "Starting"
+    return iface_("Frame {} of {}").format(status.done, status.frames) if status.job_id else iface_("Starting")
 
 
 def _summary(scene: bpy.types.Scene) -> str:
     """What Render will make, from Blender's own output settings."""
     width, height = picture_size(scene)
     fps = scene.render.fps / scene.render.fps_base
-    return f"Frames {scene.frame_start} to {scene.frame_end}, {width} x {height}, {fps:g} fps"
+    return iface_("Frames {} to {}, {} x {}, {:g} fps").format(scene.frame_start, scene.frame_end, width, height, fps)
 
 
 def _draw_lines(
@@ -283,5 +326,5 @@ def _draw_lines(
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (*prompts.LISTS, *_in('VIEW_3D', "view3d"), *_in('SEQUENCE_EDITOR', "sequencer"))
+    (*prompts.LISTS, *guided.LISTS, *loras.LISTS, *_in('VIEW_3D', "view3d"), *_in('SEQUENCE_EDITOR', "sequencer"))
 )

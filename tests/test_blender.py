@@ -47,7 +47,7 @@ def test_zip_carries_what_runs_and_nothing_else(extension_zip: Path) -> None:
     ):  # fmt: skip
         assert needed in names
     folders = {name.split("/")[0] for name in names if "/" in name}
-    assert folders == {"panels", "operators", "bridge_server", "koshi_backend"}
+    assert folders == {"panels", "operators", "bridge_server", "koshi_backend", "presets"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     files = {name for name in names if "/" not in name}
     # The last two say which packages the set-up installs, and in which versions.
@@ -63,10 +63,14 @@ def test_manifest_is_valid(blender: Blender, extension_zip: Path) -> None:
 def test_enabling_and_disabling_leaves_nothing_behind(blender: Blender) -> None:
     seen = blender.script("registration")
     assert seen["enabled"]["scene"] and "render" in seen["enabled"]["operators"]
-    assert not seen["enabled"]["threads"]
+    assert not seen["enabled"]["threads"] and not seen["enabled"]["timers"]
+    assert not seen["enabled"]["keys"]  # Koshi takes no shortcut away from anybody
+    assert len(seen["leftovers"]) == 50
     for left in seen["leftovers"]:
         assert not any(left.values()), left
     assert seen["again"] == seen["enabled"]
+    for first, last in (seen["off"], seen["on"]):
+        assert last == first  # after 50 times there is what there was after 5
     assert seen["seconds"] < 0.25  # nothing heavy in register()
     assert seen["forbidden"] == []
 

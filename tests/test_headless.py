@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 from test_engine import scene_file
 
-from koshi_backend.settings import SCHEDULES, Depth, Feedback, Guides, Motion, Time
+from koshi_backend.settings import SCHEDULES, Depth, Feedback, Guides, Hybrid, Masking, Motion, Time
 from koshi_backend.shot import load_shot
 
 pytest_plugins = ("blender_scripts.fixtures",)
@@ -119,7 +119,50 @@ def any_more(pick: random.Random, frames: int, song: str) -> tuple[dict[str, Any
         {}, {"border": "wrap", "color_mode": "none", "noise_type": "perlin"},
         {"color_reference": "previous", "noise_mode": "slerp", "noise_delta": 0.25, "noise_scale": 0.9},
     ]  # fmt: skip
-    return schedules, pick.choice(choices) | {"feedback": pick.choice(feedback)}
+    plain = pick.choice(choices) | {"feedback": pick.choice(feedback)}
+    curves, media = any_media(pick, frames, Path(song).parent)
+    return schedules | curves, joined(plain, media if "motion" not in plain or "motion" not in media else {})
+
+
+FILES = ("song.wav", "clip.mp4", "start.png", "look.png", "plan.png", "dawn.png", "dusk.png", "ink.safetensors",
+         "a.mp4", "a.png")  # fmt: skip
+
+
+def any_media(pick: random.Random, frames: int, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Films, pictures and LoRAs, and the curves that belong to them."""
+    clip, start, look, plan, dawn, dusk, ink = (str(folder / name) for name in FILES[1:8])
+    media: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        ((), {}),
+        ((), {"guides": {"video": clip, "video_first": 4, "video_every": 2, "video_last": 90},
+              "hybrid": {"over": "every"}, "feedback": {"carry": "none"}}),
+        (("hybrid_alpha", "hybrid_mask_alpha", "hybrid_mask_contrast", "hybrid_cutoff_low", "hybrid_cutoff_high"),
+         {"guides": {"video": clip},
+          "hybrid": {"over": "first", "composite": "normal", "mask": "blend", "inverse": True, "equalize": "both",
+                     "auto_contrast": True}}),
+        ((), {"guides": {"video": clip}, "hybrid": {"composite": "after_generation", "mask": "video_depth"},
+              "depth": {"source": "groups", "nearest": 0.5}}),
+        ((), {"guides": {"video": str(folder / "clip_####.png")},
+              "motion": {"source": "flow", "flow_method": "farneback", "flow_factor": 0.5}}),
+        (("mask",), {"init_image": start, "masking": {"alpha": True, "invert": True, "blur": 2.5}}),
+        (("guided",), {"guides": {"mask": str(folder / "mask_####.png"), "structure": plan, "structure_as": "edges"},
+                       "masking": {"contrast": 2.0, "brightness": 0.5}, "guided_as": "both",
+                       "guided_images": [{"frame": k, "image": pick.choice([dawn, dusk])}
+                                         for k in sorted({0, frames // 2})]}),
+        ((), {"loras": [{"file": ink, "weight": course(pick, frames, -1, 2)}, {"file": ink, "weight": 0.5}],
+              "feedback": {"color_reference": "image", "color_mode": "RGB"}, "color_image": look, "color_every": 3}),
+        ((), {"time": {"keyframes": {"frames": sorted({0, frames // 2})}},
+              "masking": {"where": f"0:([{start}]), 4:(!{{everywhere}})", "noise": "{everywhere}"}}),
+        ((), {"seed_behavior": "iter", "seed_iter_n": 3, "time_rounding": "bfl", "feedback": {"carry": "latent"}}),
+    ]  # fmt: skip
+    names, told = pick.choice(media)
+    spans = {"hybrid_mask_contrast": (2, 9), "hybrid_cutoff_low": (1, 9), "hybrid_cutoff_high": (90, 99)}
+    return {name: course(pick, frames, *spans.get(name, (0.6, 0.9))) for name in names}, told
+
+
+def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Both tables as one, and so those in them."""
+    both = {key: joined(one[key], other[key]) for key in one.keys() & other.keys() if isinstance(one[key], dict)}
+    return {**one, **other, **both}
 
 
 def any_prompts(pick: random.Random, frames: int) -> list[dict[str, Any]]:
@@ -181,7 +224,7 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "iter": {"frames": 4, "seed_behavior": "iter", "schedules": {"cadence": 2.5}},
     "math": {"frames": 9, "prompts": [{"text": "a"}, {"frame": "max_f/2", "text": "b", "weight": "0:(0), 8:(1)"}]},
     "zoom": {"frames": 2, "schedules": {"zoom": 30}},
-    "seeds": {"frames": 2, "seed": 2**23, "seed_behavior": "iter"},
+    "seeds": {"frames": 2, "schedules": {"seed": [2**23, 2**23 + 1]}},
     "text": {"frames": 2, "schedules": {"zoom": "0:(1.0"}},
     "length": {"schedules": {}},
     "version": {"koshi": 2, "frames": 1},
@@ -194,7 +237,8 @@ def exchanged(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Shots by file name, and what Blender made of them."""
     folder = tmp_path_factory.mktemp("shots")
     pick = random.Random(7)
-    (folder / "song.wav").touch()
+    for name in FILES:
+        (folder / name).touch()
     shots = {f"any{k:02d}": any_shot(pick, str(folder / "song.wav")) for k in range(40)}
     shots |= {name: {"koshi": 1, "prompts": [{"text": "a sea"}]} | more for name, more in BY_HAND.items()}
     for name, shot in shots.items():
@@ -233,21 +277,22 @@ def test_import_means_what_the_backend_means(exchanged: Exchanged) -> None:
         for index in range(wanted.frames):
             said = [{part.text: part.weight for part in shot.texts.at(index)} for shot in (got, wanted)]
             assert said[0] == pytest.approx(said[1])
+    again = load_shot(seen["shots"]["iter.koshi.json"])  # seeds that go on count the frames that are made
+    assert again.values["seed"] == load_shot(shots["iter"]).values["seed"] and not seen["left"]["iter.koshi.json"]
 
 
 def test_what_a_scene_cannot_hold_is_listed(exchanged: Exchanged) -> None:
     left = exchanged[1]["left"]["more.koshi.json"]
     assert sorted(left) == [
-        "feedback.carry", "frame_step", "guides.video", "init_image", "motion.source", "new", "schedules.new",
-        "time.keyframes.frames",
+        "frame_step", "new", "schedules.new",
     ]  # fmt: skip
-    assert exchanged[1]["left"]["iter.koshi.json"] == ["seed_behavior"]
 
 
 def test_the_tables_are_the_backends(exchanged: Exchanged) -> None:
     tables = exchanged[1]["tables"]
     assert tables["defaults"] == {name: SCHEDULES[name].default for name in tables["defaults"]}
-    models = {"feedback": Feedback(), "motion": Motion(), "guides": Guides(), "depth": Depth(), "time": Time()}
+    models = {"feedback": Feedback(), "motion": Motion(), "guides": Guides(), "depth": Depth(), "time": Time(),
+              "hybrid": Hybrid(), "masking": Masking()}  # fmt: skip
     for name, model in models.items():
         defaults = model.model_dump(mode="json")
         for read in tables["read"][name]:
@@ -278,10 +323,10 @@ def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) 
         return json.loads(ended.stdout.splitlines()[-1])
 
     error = run("more.koshi.json", "--save", blend, code=1)["error"]
-    assert error["code"] == "not_carried" and "motion.source" in error["message"] and "--partial" in error["hint"]
+    assert error["code"] == "not_carried" and "schedules.new" in error["message"] and "--partial" in error["hint"]
     assert "a scene holds 0.1 to 10" in run("zoom.koshi.json", code=1)["error"]["message"]
     assert not blend.exists()
-    assert "video" in str(run("more.koshi.json", "--partial")["not_carried"])
+    assert "schedules.new" in run("more.koshi.json", "--partial")["not_carried"]
     done = run("keys.koshi.json", "--save", blend)
     assert (done["ok"], done["frames"], done["not_carried"]) == (True, 48, [])
     exported = tmp_path / "again.koshi.json"

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koshi_backend import prompts as backend
-from koshi_backend.settings import SCHEDULES, Depth, Feedback, Guides, Motion, Prompt, Time
+from koshi_backend.settings import SCHEDULES, Prompt
 from koshi_backend.shot import Shot, load_shot
 from koshi_backend.timing import film, film_length
 
@@ -51,13 +51,6 @@ def a_shot(prompts: list[dict[str, Any]], frames: int, **more: Any) -> dict[str,
         "seed": 3, "steps": 1, "prompts": prompts, "schedules": {"strength": 0.4}, "feedback": {"condition": "start"},
         **more,
     }  # fmt: skip
-
-
-def test_the_easings_are_the_backends() -> None:
-    assert list(prompt_text.EASINGS) == list(backend.EASINGS)
-    for name, ease in backend.EASINGS.items():
-        for share in np.linspace(0, 1, 21):
-            assert prompt_text.EASINGS[name](float(share)) == ease(float(share)), name
 
 
 spots_of_a_scene = st.dictionaries(
@@ -126,6 +119,21 @@ def test_a_curve_may_be_keyed_from_the_splice_on() -> None:
     made = splice.splice(old, new, 2)
     assert made["schedules"]["contrast"] == new["schedules"]["contrast"]
     assert not splice.unchanged(old, made, 2)
+
+
+def test_a_splice_goes_over_from_one_lora_to_another() -> None:
+    old, new = (a_shot([{"frame": 0, "text": "a sea"}], 6) for _ in range(2))
+    old["loras"] = [{"file": "ink", "weight": 0.5}, {"file": "ink", "weight": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]}]
+    new["loras"] = [{"file": "ink", "weight": 0.5}, {"file": "oil", "weight": 1.0}]
+    assert splice.splice(old, new, 4)["loras"] == [
+        {"file": "ink", "weight": 0.5},
+        {"file": "ink", "weight": [0.0, 0.1, 0.2, 0.3, 0.0, 0.0]},
+        {"file": "oil", "weight": [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]},
+    ]
+    assert not splice.unchanged(old, splice.splice(old, new, 4), 4)
+    assert splice.unchanged(old, splice.splice(old, old, 4), 4)
+    plain = a_shot([{"frame": 0, "text": "a"}], 6)
+    assert "loras" not in splice.splice(plain, plain, 2)
 
 
 @settings(deadline=None)
@@ -276,9 +284,9 @@ def test_curves_and_choices_are_the_backends(seen: Any) -> None:
     assert seen["animatable"] == []
     assert seen["eases"] == list(backend.EASINGS)
     assert seen["choices"] == seen["told_choices"]
-    models = {"feedback": Feedback, "time": Time, "depth": Depth, "guides": Guides, "motion": Motion}
+    plain = load_shot({"frames": 1, "prompts": [{"text": "a"}]}).as_dict()
     for name, (place, default) in shot_fields.FIELDS.items():
-        whole: Any = {**{key: model().model_dump(mode="json") for key, model in models.items()}, "audio": None}
+        whole: Any = plain
         for step in place.split("."):
             whole = whole[step]
         assert whole == default, name

@@ -135,15 +135,18 @@ def test_an_impossible_folder_is_named(cases: dict[str, Any]) -> None:
 
 
 def test_preferences_reach_the_backend_that_is_started(cases: dict[str, Any]) -> None:
+    chosen = {"HF_HUB_CACHE": "/models", "KOSHI_STORE_GB": "7.5", "KOSHI_OFFLOAD": "block", "KOSHI_VRAM": "8"}
+    chosen["KOSHI_QUANTIZE"] = "fp8"
     assert cases["variables"] == [
         {"HF_HUB_OFFLINE": "1"},
-        {"HF_HUB_CACHE": "/models", "KOSHI_STORE_GB": "7.5", "HF_HUB_OFFLINE": "1"},
-        {"HF_HUB_CACHE": "/models", "KOSHI_STORE_GB": "7.5"},
+        {**chosen, "HF_HUB_OFFLINE": "1"},
+        chosen,
     ]
 
 
-def test_clearing_the_store_deletes_frames_only(cases: dict[str, Any]) -> None:
-    assert cases["store"] == {"before": [2, 300], "said": "FINISHED", "after": [0, 0], "left": ["ab", "notes.txt"]}
+def test_clearing_the_store_deletes_frames_and_prompts_only(cases: dict[str, Any]) -> None:
+    left = ["ab", "notes.txt", "prompts", "cd"]
+    assert cases["store"] == {"before": [2, 300], "said": "FINISHED", "after": [0, 0], "left": left}
 
 
 def test_pip_ends_with_the_set_up_that_started_it() -> None:

@@ -100,6 +100,15 @@ def test_no_path_of_a_private_machine() -> None:
     assert not found
 
 
+def test_no_picture_names_a_temporary_folder() -> None:
+    """Blender notes in its renders where the scene lay; examples/strip_notes.py takes that out."""
+    folders = (b"/tmp/", b"/var/folders/", b"\\Temp\\", b"\\AppData\\")
+    kinds = {".png", ".jpg", ".exr", ".mp4", ".gif", ".webp"}
+    pictures = [path for path in FILES if path.suffix in kinds]
+    assert len(pictures) > 30
+    assert not [name_of(path) for path in pictures if any(folder in path.read_bytes() for folder in folders)]
+
+
 # ---- who imports what (DESIGN section 1)
 
 
@@ -126,6 +135,7 @@ def pythons() -> dict[str, str]:
         "bridge_server.client",
         "koshi_backend",
         "koshi_backend.schedules",
+        "koshi_backend.easing",
         "koshi_backend.errors",
     ],
 )
@@ -182,7 +192,9 @@ except SystemExit as stop:
     assert not imported_by(code) & {"torch", "pydantic", "numpy", "transformers", "cv2", "PIL", "av"}
 
 
-BLENDERS_OWN = {"numpy", "bpy", "mathutils", "bpy_extras", "addon_utils", "gpu", "gpu_extras", "blf"}
+BLENDERS_OWN = {
+    "numpy", "bpy", "mathutils", "bpy_extras", "addon_utils", "gpu", "gpu_extras", "blf", "bl_operators", "bl_ui",
+}  # fmt: skip
 REACHABLE = {
     "bridge_server",
     "bridge_server.client",
@@ -191,10 +203,12 @@ REACHABLE = {
     "bridge_server.setup.place",
     "bridge_server.setup.requirements",
     "koshi_backend.schedules",
+    "koshi_backend.easing",
     "koshi_backend.paths",
     "koshi_backend.seeds",
     "koshi_backend.errors",
     "koshi_backend.models.registry",  # standard library only: one list of models for both sides
+    "koshi_backend.models.hub_cache",  # the same: where they are
     "panels",
     "operators",
 }

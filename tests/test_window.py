@@ -6,6 +6,8 @@ CONTRIBUTING.md says how to run them. Where KOSHI_BLENDER names no program they 
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,18 @@ def test_the_cancel_button(window: Window) -> None:
     assert 2 <= kept < 200
     assert [len(strip["files"]) for strip in seen["strips"]] == [kept]
     assert seen["strips"][0]["missing"] == []
+
+
+def test_import_through_the_file_browser(window: Window) -> None:
+    shot = {
+        "koshi": 1, "frames": 12, "frame_start": 5, "prompts": [{"text": "a hill"}], "feedback": {"position": "warped"},
+    }  # fmt: skip
+    file = window.folder / "imported.koshi.json"
+    file.write_text(json.dumps(shot), encoding="utf-8")
+    seen = window.play("importing", file=str(file))
+    assert seen["range"] == [5, 16] and seen["prompts"] == ["a hill"]
+    assert "feedback.position is not taken over" in seen["text"]
+    assert seen["undone"] == 1
 
 
 def test_undo_and_redo(window: Window) -> None:
@@ -128,6 +142,18 @@ def test_dragging_a_prompts_marker(window: Window) -> None:
     assert seen["renamed"] == {"frame": dragged, "name": "Act 2"}
     assert seen["deleted"] == {"off": [False, True], "heard": [0]}
     assert seen["back"] == {"off": [False, False], "heard": [0, dragged - 1]}
+
+
+def test_sound_and_film_from_strips(window: Window) -> None:
+    seen = window.play("strips")
+    assert seen["sound"] == ["FINISHED", False, 1, 24]
+    hits = [1 + int(24 * at) for at in (0.5, 1.0, 2.0)]
+    zoom = seen["zoom"]
+    rises = [k + 2 for k, (before, after) in enumerate(itertools.pairwise(zoom)) if before <= 1.03 < after]
+    assert rises == hits and max(zoom) == pytest.approx(1.05, abs=1e-3)
+    assert len(seen["beats"]) == 3 and max(abs(a - b) for a, b in zip(seen["beats"], hits, strict=True)) <= 1
+    assert seen["stopped"] == ["NONE", "none", 0, 1]  # Esc: nothing was changed, and the copy of the scene is gone
+    assert seen["done"] == ["FILE", "every", 24, 1]
 
 
 # The longest that Blender's main thread may be away from a timer of 1 ms, what Blender's threads together may work in

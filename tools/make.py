@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `make` calls: runs the project's commands in its environments.
 
-    python tools/make.py demo | test [pytest arguments] | lint | extension | env | tiny [training options]
+    python tools/make.py demo | test [pytest arguments] | lint | extension | repository [folder] | messages
+        | examples [folder] | screenshots [folder] | env | tiny [training options]
 
 Works without make too, with any Python from 3.11 on. setup_env.py says which variables it reads.
 """
@@ -57,6 +58,33 @@ def extension(arguments: list[str]) -> int:
     return subprocess.call([*command, *build, *arguments], cwd=ROOT, env=clean_environ())
 
 
+def repository(arguments: list[str]) -> int:
+    """Build an extension repository that Blender installs and updates Koshi from, into dist/repository/."""
+    from repository import repository as make
+
+    return make(*blender_command(), arguments)
+
+
+def messages(arguments: list[str]) -> int:
+    """Write the template of the translations, and list what they lack."""
+    from messages import messages as collect
+
+    return collect(*blender_command())
+
+
+def examples(arguments: list[str]) -> int:
+    """Make the example .blend files, into out/examples/."""
+    from example_files import example_files
+
+    return example_files(*blender_command(), arguments)
+
+
+def screenshots(arguments: list[str]) -> int:
+    """Take the pictures of docs/guide.md in the window of the Blender that KOSHI_BLENDER names."""
+    command = [str(backend_env()), str(ROOT / "tools" / "screenshots.py"), *arguments]
+    return subprocess.call(command, cwd=ROOT, env=clean_environ())
+
+
 def env(arguments: list[str]) -> int:
     """Make the backend's environment and say where it lies. Those of Blender are made when something needs them."""
     say(f"backend: {backend_env()}")
@@ -69,7 +97,10 @@ def tiny(arguments: list[str]) -> int:
     return subprocess.call(command, cwd=ROOT, env=clean_environ())
 
 
-ACTIONS = {"demo": demo, "test": test, "lint": lint, "extension": extension, "env": env, "tiny": tiny}
+ACTIONS = {
+    "demo": demo, "test": test, "lint": lint, "extension": extension, "repository": repository,
+    "messages": messages, "examples": examples, "screenshots": screenshots, "env": env, "tiny": tiny,
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:

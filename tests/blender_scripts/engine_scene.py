@@ -34,6 +34,19 @@ if settings.get("seen"):  # painted over the scene, and moved as its camera sees
     for frame, x in ((1, 0.0), (settings["frames"], 0.5)):
         camera.location.x = x
         camera.keyframe_insert("location", frame=frame)
+if "media" in settings:  # a film, a guided picture, a mask and a LoRA from that folder
+    media = settings["media"]
+    koshi.video_source, koshi.video, koshi.video_first = 'FILE', os.path.join(media, "clip.mp4"), 2
+    koshi.hybrid_over, koshi.hybrid_composite, koshi.hybrid_mask = "first", "normal", "difference"
+    koshi.mask_source, koshi.mask_file = 'FILE', os.path.join(media, "half.png")
+    guided = koshi.guided_images.add()
+    guided.frame, guided.image = 2, os.path.join(media, "picture.png")
+    lora = koshi.loras.add()
+    lora.file = os.path.join(media, "ink.safetensors")
+    for frame, weight, alpha in ((1, 0.0, 0.0), (settings["frames"], 1.0, 0.6)):
+        lora.weight, koshi.hybrid_alpha = weight, alpha
+        lora.keyframe_insert("weight", frame=frame)
+        koshi.keyframe_insert("hybrid_alpha", frame=frame)
 if "more_scenes" in settings:  # {name: seed}, None: without a prompt
     for name, seed in settings["more_scenes"].items():
         other = scene.copy()

@@ -205,12 +205,12 @@ out["turned"] = sample.shot_from_scene(scene).shot["schedules"]["rotation_3d_y"]
 
 # The table of all curves, and of the choices.
 rna = scene.koshi.bl_rna.properties
-out["curves"] = {
-    name: [rna[name].default, rna[name].hard_min, rna[name].hard_max]
-    for name in (*properties.SCHEDULES, *properties.MORE_SCHEDULES, "seed")
-}
-out["animatable"] = [name for name in out["curves"] if not rna[name].is_animatable]
 fields = koshi("operators.shot_fields")
+curves = {
+    name: rna[fields.property_of(name)] for name in (*properties.SCHEDULES, *properties.MORE_SCHEDULES, "seed")
+}
+out["curves"] = {name: [one.default, one.hard_min, one.hard_max] for name, one in curves.items()}
+out["animatable"] = [name for name, one in curves.items() if not one.is_animatable]
 out["choices"] = {
     name: [item.identifier for item in rna[name].enum_items] for name in fields.FIELDS if rna[name].type == 'ENUM'
 }

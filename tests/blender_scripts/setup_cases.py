@@ -77,6 +77,7 @@ preferences.backend_folder = str(room / "Käthe's folder é")
 seen["offline"] = {"said": set_up(), **look()}
 seen["variables"] = [settings.variables()]
 preferences.model_folder, preferences.store_limit = "/models", 7.5
+preferences.offload, preferences.vram_limit, preferences.quantize = 'block', 8.0, 'fp8'
 seen["variables"].append(settings.variables())
 bpy.context.preferences.system.use_online_access = True
 seen["variables"].append(settings.variables())
@@ -148,6 +149,8 @@ os.environ["KOSHI_STORE"] = str(folder)
 for letter, size in ("a", 100), ("b", 200):
     (folder / "ab" / (letter * 64 + ".safetensors")).write_bytes(bytes(size))
 (folder / "ab" / "notes.txt").write_text("mine")
+(folder / "prompts" / "cd").mkdir(parents=True)
+(folder / "prompts" / "cd" / ("c" * 64 + ".safetensors")).write_bytes(bytes(50))
 found = store.measure(folder)
 seen["store"] = {"before": [found.frames, found.size], "said": press(bpy.ops.koshi.clear_store)}
 found = store.figures()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One strip of the sequencer by itself: to be rendered, in a copy of the scene that goes away again, or to be heard."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+from ..bridge_server.protocol import BridgeError
+from . import compat
+
+PATIENCE = 120.0  # seconds for an hour of sound, on a slow computer
+
+
+@contextmanager
+def alone(scene: bpy.types.Scene, strip: Any) -> Iterator[tuple[bpy.types.Scene, Any]]:
+    """A copy of the scene in which nothing but a strip, and what an effect needs for it, is seen; and the strip in it.
+    The artist's scene is left alone."""
+    copy = scene.copy()
+    try:
+        copy.name = ".koshi_strip"
+        _empty(copy)
+        mine = compat.all_strips(copy.sequence_editor)[strip.name]
+        needed = {one.name for one in (*_inputs(mine), *_around(copy.sequence_editor, mine))}
+        for one in compat.all_strips(copy.sequence_editor):
+            one.mute = one.name not in needed
+        yield copy, mine
+    finally:
+        bpy.data.scenes.remove(copy)
+
+
+def sound(scene: bpy.types.Scene, strip: Any) -> tuple[np.ndarray, int, int]:
+    """What a sound strip plays, as the sequencer plays it: trimmed, moved, at its speed, with its volume.
+
+    Returns float32 samples of one channel in -1..1, how many a second, and the scene frame at which they begin. Raises
+    BridgeError "no_sound".
+    """
+    left, right = compat.strip_range(strip)
+    left = max(left, 0)  # a scene's range begins at 0
+    if right <= left:
+        raise BridgeError("no_sound", f'"{strip.name}" lies before frame 0.', "Move it to the right.")
+    seconds = (right - left) / (scene.render.fps / scene.render.fps_base)
+    given: dict[str, Any] = {"scene": scene, "view_layer": scene.view_layers[0]}
+    if hasattr(bpy.context, "sequencer_scene"):
+        given["sequencer_scene"] = scene
+    with tempfile.TemporaryDirectory(prefix="koshi_sound_", ignore_cleanup_errors=True) as place:
+        path = Path(place) / "sound.wav"
+        try:
+            with bpy.context.temp_override(**given), _nothing_else_heard(scene, strip, left, right):
+                bpy.context.evaluated_depsgraph_get().update()
+                bpy.ops.sound.mixdown(filepath=str(path), container='WAV', codec='PCM', format='S16')
+                data, rate = _wait_for(path, seconds)
+        except (RuntimeError, OSError, EOFError, wave.Error) as error:
+            raise BridgeError(
+                "no_sound", f'The sound of "{strip.name}" cannot be read: {error}'.strip(), "Look whether it plays."
+            ) from error
+        finally:
+            with bpy.context.temp_override(**given):  # let the others be heard again
+                bpy.context.evaluated_depsgraph_get().update()
+    return (data.astype(np.float32) / 32768.0).mean(1), rate, left
+
+
+def _wait_for(path: Path, seconds: float) -> tuple[np.ndarray, int]:
+    """The samples [count, channels] of a sound file of so many seconds, and its rate. In a window of 5.2 a thread of
+    Blender's writes it."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with wave.open(str(path)) as file:
+                rate, channels, count = file.getframerate(), file.getnchannels(), file.getnframes()
+                data = np.frombuffer(file.readframes(count), "<i2")
+            if len(data) == count * channels and count >= (seconds - 0.02) * rate:
+                return data.reshape(-1, channels), rate
+        except (OSError, EOFError, wave.Error):
+            if time.monotonic() > end:
+                raise
+        if time.monotonic() > end:
+            raise OSError("Blender does not write it out")
+        time.sleep(0.02)
+
+
+@contextmanager
+def _nothing_else_heard(scene: bpy.types.Scene, strip: Any, left: int, right: int) -> Iterator[None]:
+    """The scene with nothing to be heard but one strip, from a frame to another, and afterwards as it was.
+
+    In place, not in a copy: Blender may still look at the scene for a moment when its file is there.
+    """
+    editor, audio = scene.sequence_editor, scene.use_audio
+    needed = {strip.name} | {one.name for one in _around(editor, strip)}
+    muted = {one.name: one.mute for one in compat.all_strips(editor)}
+    speakers = {thing.data.name: thing.data.muted for thing in scene.objects if thing.type == 'SPEAKER'}
+    span = scene.frame_start, scene.frame_end
+    try:
+        for one in compat.all_strips(editor):
+            if one.mute != (one.name not in needed):
+                one.mute = one.name not in needed
+        for name in speakers:
+            bpy.data.speakers[name].muted = True
+        scene.use_audio = True  # what the interface calls Mute is its opposite
+        scene.frame_start, scene.frame_end = left, right - 1
+        yield
+    finally:
+        scene.frame_start, scene.frame_end = span
+        scene.use_audio = audio
+        for name, was in speakers.items():
+            bpy.data.speakers[name].muted = was
+        for one in compat.all_strips(editor):
+            if one.mute != muted[one.name]:
+                one.mute = muted[one.name]
+
+
+def _empty(scene: bpy.types.Scene) -> None:
+    """Take everything out of a scene's copy that is no strip."""
+    for child in list(scene.collection.children):
+        scene.collection.children.unlink(child)
+    for thing in list(scene.collection.objects):
+        scene.collection.objects.unlink(thing)
+
+
+def _inputs(strip: Any) -> list[Any]:
+    """A strip and all that it is made of: of an effect its inputs, of a meta strip its contents, and theirs."""
+    found = [strip]
+    for name in ("input_1", "input_2"):
+        if (one := getattr(strip, name, None)) is not None:
+            found += _inputs(one)
+    if strip.type == 'META':
+        for one in strip.strips if hasattr(strip, "strips") else strip.sequences:
+            found += _inputs(one)
+    return found
+
+
+def _around(editor: bpy.types.SequenceEditor, strip: Any) -> list[Any]:
+    """The meta strips that a strip is in."""
+    parent = strip.parent_meta()
+    return [] if parent is None else [parent, *_around(editor, parent)]

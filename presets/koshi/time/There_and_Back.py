@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The frames once more in reverse: a loop."""
+
+import bpy
+
+area = bpy.context.area
+shown = getattr(bpy.context, 'sequencer_scene', None) if area and area.type == 'SEQUENCE_EDITOR' else None
+koshi = (shown or bpy.context.scene).koshi
+
+koshi.cadence = 1
+koshi.inbetween = 'flow'
+koshi.loop = 'back'
+koshi.seam = 12
+koshi.interpolation = '1'
+koshi.keyframe_every = 0
+koshi.keyframe_prompts = False
+koshi.keyframe_strength = 1.0

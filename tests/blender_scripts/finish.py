@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person meets of the extension in Blender: every panel drawn, icons, menus, polls; with the argument
+"messages" also Blender's own check of every text."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import bpy
+
+sys.path.insert(0, os.path.dirname(__file__))
+from inside import PACKAGE, arguments, empty_scene, koshi, result
+
+ICONS = set(bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys())
+FOLDER = Path(koshi("panels").__file__).parent.parent
+
+
+class Layout:
+    """Takes the place of a UILayout: notes what is drawn, and refuses what Blender would."""
+
+    def __init__(self, drawn: dict[str, list[str]]) -> None:
+        self.__dict__["drawn"] = drawn
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        assert name in bpy.types.UILayout.bl_rna.properties, name
+
+    def __getattr__(self, name: str) -> Any:
+        function = bpy.types.UILayout.bl_rna.functions.get(name)
+        if function is None and name not in ("introspect", "property_search"):
+            raise AttributeError(f"a layout has no {name}")
+
+        def draw(*given: Any, **named: Any) -> Any:
+            self.check(name, given, named)
+            if name == "panel":
+                return Layout(self.drawn), Layout(self.drawn)
+            return Operated() if name == "operator" else Layout(self.drawn)
+
+        return draw
+
+    def check(self, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        known = set(bpy.types.UILayout.bl_rna.functions[name].parameters.keys())
+        unknown = set(named) - known
+        assert not unknown, f"{name}() has no {unknown}"
+        if (icon := named.get("icon", 'NONE')) not in ICONS:
+            self.drawn["bad icons"].append(icon)
+        if name == "prop":
+            data, prop = given
+            assert prop in data.bl_rna.properties, f"no {prop} in {data}"
+        if name == "operator":
+            self.drawn["operators"].append(given[0])
+            module, _, function = given[0].partition(".")
+            assert function in dir(getattr(bpy.ops, module)), given[0]
+        if name == "menu":
+            self.drawn["menus"].append(given[0])
+
+
+class Operated:
+    """What `layout.operator` returns: takes the operator's properties."""
+
+
+def draw_everything() -> dict[str, Any]:
+    """Draw all panels, the menu and the preferences with a filled scene."""
+    drawn: dict[str, list[str]] = {"bad icons": [], "operators": [], "menus": []}
+    classes = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith(("KOSHI_PT_", "KOSHI_MT_"))]
+    classes = [cls for cls in classes if not hasattr(cls, "preset_subdir")]  # Blender's own: a list of files
+    panels = [cls for cls in classes if "_PT_" in cls.__name__]
+    for cls in panels:
+        if not hasattr(cls, "poll") or cls.poll(bpy.context):
+            cls.draw(SimpleNamespace(layout=Layout(drawn)), bpy.context)
+    named: dict[str, list[str]] = {"bad icons": drawn["bad icons"], "operators": [], "menus": []}
+    for cls in (cls for cls in classes if "_MT_" in cls.__name__):
+        cls.draw(SimpleNamespace(layout=Layout(named)), bpy.context)
+    for menu in bpy.types.Menu.__subclasses__():
+        for function in getattr(getattr(menu, "draw", None), "_draw_funcs", ()):
+            if "koshi" in function.__module__:
+                function(SimpleNamespace(layout=Layout(named)), bpy.context)
+    chosen = bpy.context.preferences.addons[PACKAGE].preferences
+    koshi("panels.preferences_draw").draw(Shown(chosen, Layout(drawn)), bpy.context)
+    return {
+        "panels": len(panels),
+        "bad icons": sorted(set(drawn["bad icons"])),
+        "buttons": sorted(set(drawn["operators"])),
+        "in menus": sorted(set(named["operators"])),
+    }
+
+
+class Shown:
+    """The preferences with a layout of ours."""
+
+    def __init__(self, chosen: Any, layout: Layout) -> None:
+        self.__dict__.update(chosen=chosen, layout=layout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.chosen, name)
+
+
+def icons_in_code() -> list[str]:
+    """Every icon that a call in the extension's code names (also one of two after an `if`), and this Blender lacks."""
+    missing = []
+    for path in sorted([*FOLDER.glob("panels/*.py"), *FOLDER.glob("operators/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func).endswith("invoke_confirm"):
+                continue  # a question has icons of its own
+            for keyword in node.keywords:
+                if keyword.arg != "icon":
+                    continue
+                texts = [n.value for n in ast.walk(keyword.value) if isinstance(n, ast.Constant)]
+                missing += [f"{path.name}: {t}" for t in texts if isinstance(t, str) and t.isupper() and t not in ICONS]
+    return missing
+
+
+def operators() -> dict[str, Any]:
+    """Each operator's label and whether it is found by name; and what is said where it cannot run."""
+    found: dict[str, Any] = {}
+    for name in dir(bpy.ops.koshi):
+        operator = getattr(bpy.ops.koshi, name)
+        about = operator.get_rna_type()
+        cls = getattr(bpy.types, f"KOSHI_OT_{name}")
+        found[f"koshi.{name}"] = {
+            "label": about.name,
+            "tip": about.description,
+            "internal": 'INTERNAL' in getattr(cls, "bl_options", ()),
+        }
+    return found
+
+
+def refusals() -> list[str]:
+    """Operators that cannot run just now and do not say why."""
+    silent = []
+    for name in dir(bpy.ops.koshi):
+        operator = getattr(bpy.ops.koshi, name)
+        if operator.poll():
+            continue
+        try:
+            operator('EXEC_DEFAULT')
+        except RuntimeError as error:
+            if "context is incorrect" in str(error):
+                silent.append(name)
+    return silent
+
+
+def refusals_everywhere() -> dict[str, list[str]]:
+    """The same with nothing there, with a render under way, and with something of everything."""
+    seen = {}
+    empty_scene()
+    bpy.context.scene.koshi.prompts.clear()
+    seen["nothing"] = refusals()
+    state = koshi("operators.state")
+    state.status.phase = "rendering"
+    seen["busy"] = refusals()
+    state.status.phase = "idle"
+    bpy.context.scene.sequence_editor_create()
+    seen["sequencer"] = refusals()
+    bpy.context.preferences.addons[PACKAGE].preferences.use_remote = True
+    seen["remote"] = refusals()
+    bpy.context.preferences.addons[PACKAGE].preferences.use_remote = False
+    return seen
+
+
+def filled_scene() -> None:
+    """Something for each panel to show."""
+    scene = empty_scene()
+    for source in scene.koshi.bl_rna.properties["motion_source"].enum_items:
+        scene.koshi.motion_source = source.identifier
+        draw_everything()
+    scene.koshi.motion_source, scene.koshi.depth_source = '3D', "files"
+    scene.koshi.model = 'CUSTOM'
+
+
+seen: dict[str, Any] = {"silent": refusals_everywhere()}
+filled_scene()
+seen |= {"drawn": draw_everything(), "icons": icons_in_code(), "operators": operators()}
+keys = bpy.context.window_manager.keyconfigs
+seen["keys"] = [
+    item.idname
+    for configuration in (keys.addon, keys.user) if configuration
+    for keymap in configuration.keymaps for item in keymap.keymap_items if item.idname.startswith("koshi.")
+]  # fmt: skip
+if "messages" in arguments():
+    import messages
+
+    seen["messages"] = messages.checked(PACKAGE)
+result(seen)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Install Koshi from a repository of files, change its preferences, and update it from the same one on the web.
+
+Arguments: the address of an old repository (file://), and that of a newer one (http://), which only then exists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+sys.path.insert(0, os.path.dirname(__file__))
+from inside import arguments, result
+
+PACKAGE = "bl_ext.KoshiTest.koshi"  # Blender makes the middle one of the repository's name
+KEPT = {"store_limit": 7.5, "package_index": "https://example.org/simple", "use_remote": True, "remote_address": "a:1"}
+
+
+def main() -> None:
+    """Everything a person does in Get Extensions."""
+    old, new = arguments()
+    preferences = bpy.context.preferences
+    for other in list(preferences.extensions.repos):
+        other.enabled = False  # Blender's own repository is not asked
+    preferences.system.use_online_access = True  # some versions want it for files, too
+    bpy.ops.preferences.extension_repo_add(name="Koshi Test", remote_url=old, type='REMOTE')
+    repository = preferences.extensions.repos[-1]
+    where = {"repo_directory": repository.directory}
+    bpy.ops.extensions.repo_sync(**where)
+    bpy.ops.extensions.package_install(**where, pkg_id="koshi", enable_on_install=True)
+    seen: dict[str, Any] = {"installed": state(repository)}
+    chosen = preferences.addons[PACKAGE].preferences
+    for name, value in KEPT.items():
+        setattr(chosen, name, value)
+    bpy.context.scene.koshi.zoom = 1.25
+
+    repository.remote_url = new
+    bpy.ops.extensions.repo_sync(**where)
+    bpy.ops.extensions.package_upgrade_all()
+    seen["updated"] = state(repository)
+    chosen = preferences.addons[PACKAGE].preferences
+    seen["kept"] = {name: getattr(chosen, name) for name in KEPT} == KEPT
+    seen["zoom"] = bpy.context.scene.koshi.zoom
+    result(seen)
+
+
+def state(repository: Any) -> dict[str, Any]:
+    """Which version lies there, and whether it works."""
+    manifest = Path(repository.directory, "koshi", "blender_manifest.toml")
+    return {
+        "version": tomllib.loads(manifest.read_text())["version"],
+        "enabled": PACKAGE in bpy.context.preferences.addons,
+        "works": bpy.ops.koshi.render.poll() and hasattr(bpy.context.scene, "koshi"),
+        "code": importlib.import_module(f"{PACKAGE}.koshi_backend").__version__,
+    }
+
+
+main()
