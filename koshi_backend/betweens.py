@@ -15,6 +15,7 @@ from .inbetween import Ways, between, on_the_way
 from .keys import between_key, move_facts
 from .motion import MotionField
 from .motion.invert import inverse, part_way
+from .motion.rife import Rife, load_rife
 from .moves import Moves
 from .shot import Shot
 from .store import Entry, FrameStore
@@ -23,10 +24,12 @@ from .timing import Spot
 
 class Betweens:
     """Makes them, one after the other, from the two made frames around each. None is ever gone on from: only its PNG is
-    kept."""
+    kept. Raises KoshiError("rife_unavailable") before there is anything to make."""
 
     def __init__(self, shot: Shot, store: FrameStore, moves: Moves, device: torch.device) -> None:
         self.shot, self.store, self.moves, self.device = shot, store, moves, device
+        file = shot.time.rife if shot.time.inbetween == "rife" else None
+        self._rife = None if file is None else load_rife(file, device)
         self._facts: tuple[tuple[int, int], list[dict[str, Any]]] | None = None
         self._span: _Span | None = None
 
@@ -45,7 +48,8 @@ class Betweens:
         if png is not None:
             return key, png, True
         if self._span is None or self._span.ends != between_them:
-            self._span = _Span(self.shot, self.moves, between_them, entry(spot.first), entry(spot.second), self.device)
+            pair = entry(spot.first), entry(spot.second)
+            self._span = _Span(self.shot, self.moves, between_them, *pair, self.device, self._rife)
         picture = self._span.at(spot)
         whole = (picture[0].permute(1, 2, 0) * FULL).round().cpu().numpy().astype(np.uint16)
         made = Entry(np.zeros((0, 0, 3), np.uint16), encode_png(whole), np.zeros(0))
@@ -57,9 +61,17 @@ class _Span:
     """Two made frames, and the moves from the first to the second."""
 
     def __init__(
-        self, shot: Shot, moves: Moves, ends: tuple[int, int], first: Entry, second: Entry, device: torch.device
+        self,
+        shot: Shot,
+        moves: Moves,
+        ends: tuple[int, int],
+        first: Entry,
+        second: Entry,
+        device: torch.device,
+        rife: Rife | None = None,
     ) -> None:
-        self.ends, self._border, self._follow = ends, shot.feedback.border, shot.time.inbetween == "flow"
+        self.ends, self._border, self._follow = ends, shot.feedback.border, shot.time.inbetween != "blend"
+        self._rife = rife
         self._first, self._second = (to_tensor(entry.picture).to(device) for entry in (first, second))
         self._steps: list[MotionField] = []
         if shot.feedback.carry != "none":
@@ -75,9 +87,11 @@ class _Span:
     def at(self, spot: Spot) -> Tensor:
         """The picture there, [1, 3, H, W] in 0..1."""
         if not self._steps:
-            return next(between(self._first, self._second, [spot.share]))
+            return next(between(self._first, self._second, [spot.share], self._rife))
         ways = self._ways(int(spot.place - spot.first), float(spot.place % 1))
-        return on_the_way(self._first, self._second, spot.share, ways, self._border, flow=self._follow)
+        return on_the_way(
+            self._first, self._second, spot.share, ways, self._border, flow=self._follow, rife=self._rife
+        )
 
     def _ways(self, step: int, part: float) -> Ways:
         """The motion from both ends to `part` of the way from one frame to the next, `step` frames after the first."""

@@ -204,7 +204,10 @@ def check_files(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
         for k, one in enumerate(given):
             if isinstance(one, dict):
                 _check_file(one, "image", f"guided_images[{k}].image", faults, draft, {0})
-    _check_audio(draft, faults)
+    _check_plain(draft, "audio", "audio", faults)
+    if isinstance(time := draft.get("time"), dict):
+        draft["time"] = time = dict(time)
+        _check_plain(time, "rife", "time.rife", faults)
     guides = draft.get("guides")
     if isinstance(guides, dict):
         draft["guides"] = guides = dict(guides)
@@ -229,9 +232,9 @@ def _looked_at(draft: dict[str, Any]) -> set[int] | None:
     return set(range(0, frames, every)) if renderable(every) and renderable(frames) else None
 
 
-def _check_audio(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
-    """The sound's file, in whose name # means nothing."""
-    given = draft.get("audio")
+def _check_plain(table: dict[str, Any], name: str, field: str, faults: list[dict[str, Any]]) -> None:
+    """A file in whose name # means nothing."""
+    given = table.get(name)
     if not isinstance(given, str):
         return
     try:
@@ -240,9 +243,9 @@ def _check_audio(draft: dict[str, Any], faults: list[dict[str, Any]]) -> None:
     except (OSError, ValueError, RuntimeError):
         found = False
     if found:
-        draft["audio"] = str(path)
+        table[name] = str(path)
     else:
-        faults.append(problem("audio", "there is no such file.", "Check the path.", 0, given))
+        faults.append(problem(field, "there is no such file.", "Check the path.", 0, given))
 
 
 def _check_file(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A picture between two pictures: both brought to its moment, and mixed by how near it is to each.
 
-Along the commanded motion where that is known, and along the optical flow of what it leaves over. It paints nothing.
+Along the commanded motion where that is known, and along the optical flow of what it leaves over, or what RIFE makes
+of that where its weights are given. It paints nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from .motion import MotionField, resample
 from .motion.field import grid, inside
-from .motion.flow import consistent, optical_flow
+from .motion.flow import both_flows, consistent
+from .motion.rife import Rife
 
-_METHOD = "dis_medium"
 _EDGE = 12  # part of the shorter side, from where a picture ends to where it counts in full
 _LEAST = 1e-3  # of a picture that does not count, so that there is something where none does
 
@@ -29,10 +30,14 @@ class Ways(NamedTuple):
     second: MotionField
 
 
-def between(first: Tensor, second: Tensor, shares: list[float]) -> Iterator[Tensor]:
-    """Pictures at `shares` (above 0, below 1) of the way from first to second, [1, 3, H, W] in 0..1, by flow alone."""
+def between(first: Tensor, second: Tensor, shares: list[float], rife: Rife | None = None) -> Iterator[Tensor]:
+    """Pictures at `shares` (above 0, below 1) of the way from first to second, [1, 3, H, W] in 0..1, by flow alone, or
+    by RIFE alone."""
     if torch.equal(first, second):
         yield from (first.clone() for _ in shares)
+        return
+    if rife is not None:
+        yield from (rife.between(first, second, share) for share in shares)
         return
     flows = _Flows(first, second)
     for share in shares:
@@ -40,12 +45,19 @@ def between(first: Tensor, second: Tensor, shares: list[float]) -> Iterator[Tens
 
 
 def on_the_way(
-    first: Tensor, second: Tensor, share: float, ways: Ways, border: str = "replicate", *, flow: bool = True
+    first: Tensor,
+    second: Tensor,
+    share: float,
+    ways: Ways,
+    border: str = "replicate",
+    *,
+    flow: bool = True,
+    rife: Rife | None = None,
 ) -> Tensor:
     """The picture at `share` of the way from first to second, [1, 3, H, W] in 0..1, along `ways`.
 
     Where one of them shows nothing the other counts alone. flow: follow what the ways leave over as well, between the
-    two as they lie there; else they are faded into one another.
+    two as they lie there; else they are faded into one another. rife: follow what that finds instead of flow.
     """
     old = resample(first, ways.first, border, kernel="spline")
     new = resample(second, ways.second, border, kernel="spline")
@@ -57,14 +69,18 @@ def on_the_way(
     seen_new = torch.where(ways.second.valid, new, old)
     if torch.equal(seen_old, seen_new):
         return seen_old
-    return _Flows(seen_old, seen_new).mixed_on(ways, first, second, share, border)
+    if rife is None:
+        return _Flows(seen_old, seen_new).mixed_on(ways, first, second, share, border)
+    to_old, to_new, counts = rife.ways(seen_old, seen_new, share)
+    (old, was), (new, will) = _along(ways, (first, second), (to_old, to_new), border)
+    return _mixed((old, counts * was), (new, (1 - counts) * will))
 
 
 class _Flows:
     """What moves between two pictures, and where that is sure."""
 
     def __init__(self, first: Tensor, second: Tensor) -> None:
-        self.there, self.back = optical_flow(first, second, _METHOD), optical_flow(second, first, _METHOD)
+        self.there, self.back, _ = both_flows(first, second)
         self.sure_first = consistent(self.there, self.back)
         self.sure_second = consistent(self.back, self.there)
 
@@ -84,14 +100,22 @@ class _Flows:
         """
         there = self.there * soft(self.sure_first)[0, 0, ..., None]
         back = self.back * soft(self.sure_second)[0, 0, ..., None]
-        looked_up = []
-        for picture, way, flow in zip((first, second), ways, _split(there, back, t), strict=True):
-            height, width = flow.shape[:2]
-            source = grid(width, height, flow.device).permute(1, 2, 0) + flow
-            field = way.then(MotionField(source, torch.ones_like(way.valid)), border)
-            looked_up.append((resample(picture, field, border, kernel="spline"), soft(field.valid)))
-        (old, was), (new, will) = looked_up
+        (old, was), (new, will) = _along(ways, (first, second), _split(there, back, t), border)
         return _mixed((old, (1 - t) * was), (new, t * will))
+
+
+def _along(
+    ways: Ways, pictures: tuple[Tensor, Tensor], flows: tuple[Tensor, Tensor], border: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Both pictures looked up along their flows, and along the ways from there; and where each of them shows anything,
+    0..1."""
+    looked_up = []
+    for picture, way, flow in zip(pictures, ways, flows, strict=True):
+        height, width = flow.shape[:2]
+        source = grid(width, height, flow.device).permute(1, 2, 0) + flow
+        field = way.then(MotionField(source, torch.ones_like(way.valid)), border)
+        looked_up.append((resample(picture, field, border, kernel="spline"), soft(field.valid)))
+    return looked_up
 
 
 def _split(there: Tensor, back: Tensor, t: float) -> tuple[Tensor, Tensor]:

@@ -120,8 +120,13 @@ def _said(parts: list[tuple[str, float]]) -> str | list[tuple[str, float]]:
 def between_key(shot: Shot, spot: Spot, ends: tuple[str, str], moves: list[dict[str, Any]]) -> str:
     """The key of a picture between two made frames. ends: their keys. moves: `move_facts` from one to the other."""
     facts: dict[str, Any] = {"between": BETWEEN, "ends": ends, "place": str(spot.place - spot.first)}
-    if shot.feedback.carry != "none":
-        facts |= {"moves": moves, "border": shot.feedback.border, "method": shot.time.inbetween}
+    method, moving = shot.time.inbetween, shot.feedback.carry != "none"
+    if moving:
+        facts |= {"moves": moves, "border": shot.feedback.border, "method": method}
+    if method == "rife":
+        facts["rife"] = _file_hash(shot.time.rife or "")
+    elif method == "flow" or not moving:
+        facts["far"] = True  # flow looks again where it was lost (motion/far_flow.py)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

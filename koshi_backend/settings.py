@@ -288,7 +288,8 @@ class Time(BaseModel):
     """What comes between the frames that are made, and after the last one.
 
     inbetween: pictures between two made ones are both of these, moved to where they meet; "flow" follows what the
-        motion leaves over by optical flow too, "blend" fades it.
+        motion leaves over by optical flow too, "rife" by a network with the weights in `rife`, "blend" fades it.
+    rife: the flownet.pkl of RIFE v4.6, for inbetween "rife" (motion/rife.py).
     loop: "back": the frames in reverse follow, without the two ends; "seamless": the last `seam` frames are drawn
         towards frame 0, so that it can follow the last one, and painted less and less, down to half. The curves at
         frame 0 are then the move into it from there.
@@ -297,7 +298,8 @@ class Time(BaseModel):
 
     model_config = STRICT
     keyframes: Keyframes = Keyframes()
-    inbetween: Literal["flow", "blend"] = "flow"
+    inbetween: Literal["flow", "rife", "blend"] = "flow"
+    rife: Annotated[str, Field(min_length=1)] | None = None
     loop: Literal["none", "back", "seamless"] = "none"
     seam: Annotated[int, Field(ge=1)] = 12
     interpolation: Literal[1, 2, 4, 8] = 1

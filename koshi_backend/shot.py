@@ -354,6 +354,8 @@ def read_shot(path: Path | str) -> Shot:
             _find_beside(path.parent, one, ("image",))
         if isinstance(guides := data.get("guides"), dict):
             _find_beside(path.parent, guides, GUIDE_FILES)
+        if isinstance(time := data.get("time"), dict):
+            _find_beside(path.parent, time, ("rife",))
         if isinstance(masking := data.get("masking"), dict):
             rename_words(masking, lambda name: str(path.parent / Path(name)))
     return load_shot(data)

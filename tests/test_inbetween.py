@@ -76,6 +76,25 @@ def test_what_the_motion_leaves_over_is_followed_by_flow() -> None:
     assert psnr(faded, view(5, 0)[inner]) < 40
 
 
+@pytest.mark.parametrize("shift", [(26.0, 0.0), (-24.0, 20.0)])
+@pytest.mark.parametrize("commanded", [False, True])
+def test_pictures_far_apart_are_looked_at_again(
+    shift: tuple[float, float], commanded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fifth of the width and more, of which the motion knows nothing. Observed: 70 dB and more, and 19 without."""
+    first, second, truth = view(0, 0), view(*shift), view(shift[0] / 2, shift[1] / 2)
+    inner, still = (..., slice(32, -32), slice(32, -32)), MotionField.identity(SIDE, SIDE)
+
+    def middle() -> float:
+        if commanded:
+            return psnr(on_the_way(first, second, 0.5, Ways(still, still))[inner], truth[inner])
+        return psnr(next(between(first, second, [0.5]))[inner], truth[inner])
+
+    found = middle()
+    monkeypatch.setattr("koshi_backend.motion.flow.far_flow", lambda *given: iter(()))
+    assert found > 40 and found > middle() + 15
+
+
 def test_a_thing_before_a_background_is_not_seen_twice() -> None:
     ground, thing = texture(1, SIDE), texture(2, 40)
 

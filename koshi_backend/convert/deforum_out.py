@@ -168,7 +168,7 @@ def _time(way: Outgoing, settings: dict[str, Any]) -> None:
     if set(cadence) == {1}:
         return
     settings["diffusion_cadence"] = cadence[0]
-    flow = way.shot.time.inbetween == "flow"
+    flow = way.shot.time.inbetween != "blend"
     settings["optical_flow_cadence"] = "DIS Medium" if flow else "None"
     if cadence[0] > 1:
         way.carry("optical_flow_cadence", "time.inbetween")

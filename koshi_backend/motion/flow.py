@@ -56,7 +56,7 @@ def flow_field(
     check_pair(previous, new)
     if torch.equal(previous, new):  # a repeated frame, as films at another rate are full of: nothing is resampled
         return MotionField.identity(new.shape[3], new.shape[2], new.device)
-    back, sure = _measured(previous, new, method)
+    back, _, sure = both_flows(new, previous, method)
     height, width = back.shape[:2]
     source = grid(width, height, back.device).permute(1, 2, 0) + factor * back
     valid = inside(source, width, height)
@@ -64,28 +64,31 @@ def flow_field(
     return MotionField(source, valid & sure if check else valid)
 
 
-def _measured(previous: Tensor, new: Tensor, method: str) -> tuple[Tensor, Tensor]:
-    """The flow from `new` to `previous`, [H, W, 2], and where it is sure, bool [H, W]."""
+def both_flows(first: Tensor, second: Tensor, method: str = "dis_medium") -> tuple[Tensor, Tensor, Tensor]:
+    """The flows from `first` to `second` and back, [H, W, 2], and where the former is sure, bool [H, W].
 
-    def flow(first: Tensor, second: Tensor) -> Tensor:
-        return optical_flow(first, second, method)
+    As `optical_flow`, but looking again where the pictures are far apart (far_flow.py).
+    """
 
-    def judged(back: Tensor, forth: Tensor) -> tuple[Tensor, Tensor, float]:
-        height, width = back.shape[:2]
-        sure = consistent(back, forth) | _alike(previous, new, back)
+    def flow(one: Tensor, other: Tensor) -> Tensor:
+        return optical_flow(one, other, method)
+
+    def judged(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        height, width = there.shape[:2]
+        sure = consistent(there, back) | _alike(second, first, there)
         # Farneback agrees with itself where it stands still both ways, so that what it finds has to look like it, too.
-        near = _difference(previous, new, back).mean(1, keepdim=True)
+        near = _difference(second, first, there).mean(1, keepdim=True)
         near = F.avg_pool2d(near, _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False)[0, 0] < _NEAR
-        found = sure & near & inside(grid(width, height, back.device).permute(1, 2, 0) + back, width, height)
-        return back, sure, float(found.float().mean())
+        found = sure & near & inside(grid(width, height, there.device).permute(1, 2, 0) + there, width, height)
+        return there, back, sure, float(found.float().mean())
 
-    best = judged(flow(new, previous), flow(previous, new))
-    if best[2] < _FOUND and method != "raft":  # which looks everywhere by itself
-        for pair in far_flow(new, previous, flow):
+    best = judged(flow(first, second), flow(second, first))
+    if best[3] < _FOUND and method != "raft":  # which looks everywhere by itself
+        for pair in far_flow(first, second, flow):
             other = judged(*pair)
-            if other[2] > best[2] + _BETTER:
+            if other[3] > best[3] + _BETTER:
                 best = other
-    return best[:2]
+    return best[:3]
 
 
 def optical_flow(first: Tensor, second: Tensor, method: str = "dis_medium") -> Tensor:
