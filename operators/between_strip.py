@@ -74,7 +74,7 @@ def lay(scene: bpy.types.Scene, beside: str, footage: Footage, factor: int, slow
 
     slow: one picture a frame; else as many in the time of one frame as `factor` says, and trimmed as the other is.
     """
-    editor = scene.sequence_editor
+    editor = scene.sequence_editor or scene.sequence_editor_create()
     strip = compat.all_strips(editor).get(beside)
     if strip is not None:
         begin, (left, right) = round(compat.content_start(strip)), compat.strip_range(strip)
@@ -82,6 +82,8 @@ def lay(scene: bpy.types.Scene, beside: str, footage: Footage, factor: int, slow
     else:
         begin, left, right = footage.first, footage.first, footage.first + (footage.frames - 1) // factor + 1
     first = (left - begin) * factor  # what the take's strip hides at its beginning
+    if slow:  # a handle may be dragged beyond the pictures; an element without a file can crash Blender
+        first = min(max(first, 0), footage.frames - 1)
     skipped = first if slow else 0
     count = min((right - left) * factor, footage.frames - first) if slow else footage.frames
     at = left - first + skipped

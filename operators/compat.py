@@ -123,6 +123,15 @@ def edited_scene(context: bpy.types.Context) -> bpy.types.Scene:
     return context.scene
 
 
+def may_change(operator: type, context: bpy.types.Context) -> bool:
+    """For an operator's `poll`: whether the scene can be changed, and if not, the reason."""
+    scene = edited_scene(context)
+    if scene is None or not scene.is_editable:  # what is written into a linked one is gone when the file is opened
+        operator.poll_message_set("The scene is linked from another file and cannot be changed here")  # type: ignore[attr-defined]
+        return False
+    return True
+
+
 def show_in_sequencers(scene: bpy.types.Scene) -> None:
     """Give sequencers that show no scene this one (5.0+: a workspace has none until someone chooses)."""
     manager = bpy.context.window_manager

@@ -12,6 +12,8 @@ from typing import Any
 
 import bpy
 
+from . import compat
+
 NEUTRAL = {
     "view_transform": 'Standard',
     "look": 'None',
@@ -84,7 +86,7 @@ class KOSHI_OT_exact_colors(bpy.types.Operator):
     bl_options = {'REGISTER', 'UNDO'}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        told = make_exact(context.scene)
+        told = make_exact(compat.edited_scene(context))
         self.report({'INFO'}, told or "The colors are exact already")
         return {'FINISHED'}
 

@@ -55,7 +55,7 @@ def write_shot(scene: bpy.types.Scene, sampled: sample.Sampled, path: Path) -> I
     now and then. Raises BridgeError."""
     shot = sampled.shot
     if sampled.guides:
-        folder = path.parent / (path.name.split(".")[0] + "_guides")
+        folder = path.parent / (path.name.removesuffix(".json").removesuffix(".koshi") + "_guides")
         yield from guides.render_guides(scene, shot, folder.resolve())
         shot = guides.moved_to(shot, Path(folder.name))  # read relative to the shot's own file
     try:

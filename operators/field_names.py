@@ -69,6 +69,7 @@ TITLES = {
     "time.": (_TIME, ""),
     "time.loop": (_TIME, "Loop"),
     "time.seam": (_TIME, "Seam"),
+    "time.rife": (_TIME, "Weights"),
     "time.keyframes": (_TIME, "Keyframes"),
     "schedules.guided": ("Guided Pictures", "Amount"),
     "schedules.mask": ("Mask", "Amount"),

@@ -36,7 +36,7 @@ def apply_shot(
     exchange.into_scene(carried, scene)
     if expressions == DRIVERS:
         told += lay_drivers.lay(scene, shot, carried)
-    return told + _faults(scene, carried)
+    return told + _faults(scene, carried) + _switches(scene)
 
 
 def _cut(carried: Carried, limits: dict[str, tuple[float, float]]) -> list[str]:
@@ -91,6 +91,16 @@ def _faults(scene: bpy.types.Scene, carried: Carried) -> list[str]:
         "an NLA strip or a handler."
         for path, frame in still.items()
     ]
+
+
+def _switches(scene: bpy.types.Scene) -> list[str]:
+    """The scene's own camera cuts, which no file brings and none takes away."""
+    bound = (marker.frame for marker in scene.timeline_markers if marker.camera is not None)
+    frames = sorted({frame for frame in bound if scene.frame_start < frame <= scene.frame_end})
+    if not frames:
+        return []
+    where = ", ".join(map(str, frames))
+    return [f"Markers of the scene switch its camera: frames begin anew at {where}, whatever the file says."]
 
 
 def off(scene: bpy.types.Scene, wanted: dict[str, list[float]]) -> dict[str, int]:

@@ -20,9 +20,15 @@ class _Chooser:
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={'HIDDEN', 'SKIP_SAVE'})
     directory: StringProperty(subtype='DIR_PATH', options={'HIDDEN', 'SKIP_SAVE'})
     filepath: StringProperty(subtype='FILE_PATH', options={'HIDDEN', 'SKIP_SAVE'})
+    scene: StringProperty(options={'HIDDEN', 'SKIP_SAVE'})  # the file browser may know another one
     filter_folder: BoolProperty(default=True, options={'HIDDEN', 'SKIP_SAVE'})
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return compat.may_change(cls, context)
+
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.scene = compat.edited_scene(context).name
         context.window_manager.fileselect_add(self)
         return {'RUNNING_MODAL'}
 
@@ -31,7 +37,11 @@ class _Chooser:
         disk."""
         names = sorted(one.name for one in self.files if one.name)
         paths = [os.path.join(self.directory, name) for name in names] or ([self.filepath] if self.filepath else [])
-        return [_relative(path) for path in paths if not os.path.isdir(path)]
+        return [relative(path) for path in paths if not os.path.isdir(path)]
+
+    def of(self, context: bpy.types.Context) -> bpy.types.Scene:
+        """The scene that was edited where the operator was called."""
+        return bpy.data.scenes.get(self.scene) or compat.edited_scene(context)
 
 
 class KOSHI_OT_guided_add(_Chooser, bpy.types.Operator):
@@ -43,7 +53,7 @@ class KOSHI_OT_guided_add(_Chooser, bpy.types.Operator):
     filter_image: BoolProperty(default=True, options={'HIDDEN', 'SKIP_SAVE'})
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene = compat.edited_scene(context)
+        scene = self.of(context)
         settings, paths = scene.koshi, self.chosen()
         if not paths:
             self.report({'ERROR'}, "Choose a picture")
@@ -104,7 +114,7 @@ class KOSHI_OT_lora_add(_Chooser, bpy.types.Operator):
     filter_glob: StringProperty(default="*.safetensors", options={'HIDDEN', 'SKIP_SAVE'})
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        settings, paths = compat.edited_scene(context).koshi, self.chosen()
+        settings, paths = self.of(context).koshi, self.chosen()
         if not paths:
             self.report({'ERROR'}, "Choose a .safetensors file")
             return {'CANCELLED'}
@@ -175,8 +185,8 @@ def _needs(cls: Any, context: bpy.types.Context, name: str, index_name: str, mes
     return True
 
 
-def _relative(path: str) -> str:
-    """As Blender's own file fields write it: relative to the .blend, where the artist has not chosen otherwise."""
+def relative(path: str) -> str:
+    """A file's path as Blender's own fields write it: relative to the .blend, unless the artist wants it otherwise."""
     if not bpy.data.filepath or not bpy.context.preferences.filepaths.use_relative_paths:
         return path
     try:

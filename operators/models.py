@@ -15,7 +15,7 @@ from bpy.props import BoolProperty, StringProperty
 from ..bridge_server.protocol import BridgeError
 from ..bridge_server.setup import start
 from ..bridge_server.setup.place import MODEL_TASKS, Status
-from ..koshi_backend.models.hub_cache import repository_folder, snapshot_folder
+from ..koshi_backend.models.hub_cache import held_bytes, repository_folder, snapshot_folder
 from ..koshi_backend.models.registry import MODELS, PARTS, ModelInfo, is_whole
 from . import settings, setup_watch
 from .setup import SetupOperator
@@ -45,16 +45,8 @@ def _look(info: ModelInfo) -> tuple[bool, int]:
         if folder is not None:
             there = is_whole(folder, PARTS[info.traits.family])
             there = there or bool(info.file and (folder / info.file).is_file())
-        _seen[key] = now, there, 0 if there else _blobs(info)
+        _seen[key] = now, there, 0 if there else held_bytes(info.repository, hub)
     return _seen[key][1:]
-
-
-def _blobs(info: ModelInfo) -> int:
-    try:
-        found = list((repository_folder(info.repository, settings.hub_folder()) / "blobs").iterdir())
-        return sum(file.stat().st_size for file in found)
-    except OSError:  # nothing there, or it is just being moved
-        return 0
 
 
 def forget() -> None:

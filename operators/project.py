@@ -21,7 +21,8 @@ TOWERS = (  # x, y, width, height
 )  # fmt: skip
 CAMERA_KEYS = ((1, (-0.4, -9.0, 1.6)), (FRAMES, (0.3, -5.0, 1.5)))
 TARGET = Vector((0.2, 2.4, 1.7))
-STRENGTH_KEYS = ((1, 0.65), (4, 0.25), (24, 0.2), (29, 0.5), (34, 0.25))
+# Low at first: at .65 koshi-tiny paints windows all over the water, and every later frame keeps them.
+STRENGTH_KEYS = ((1, 0.35), (4, 0.15), (24, 0.15), (29, 0.5), (34, 0.22), (48, 0.18))
 PROMPTS = ((1, "a modern city at sunset, photo"), (25, "a modern city at night, photo"))
 _tries = 0
 

@@ -162,6 +162,8 @@ def check_files(settings: Any, painted: bool) -> list[dict[str, Any]]:
             faults += _check_file(shot_fields.FIELDS[name][0], getattr(settings, name))
     if not painted:
         return faults
+    if shot_fields.counts("rife", settings):
+        faults += _check_file("time.rife", settings.rife)
     if settings.mask_file.strip() and shot_fields.counts("mask_file", settings):
         faults += _check_file("guides.mask", settings.mask_file)
     if settings.mask_source == 'ALPHA' and not shot_fields.counts("init_image", settings):

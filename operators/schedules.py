@@ -111,8 +111,6 @@ def _move_zoom(size: float, zoom: float) -> float:
 class _OneCurve:
     """An operator for one curve: the one whose button was right-clicked, or one that is searched for."""
 
-    bl_property = "curve"
-
     path: StringProperty(options={'HIDDEN', 'SKIP_SAVE'})
     curve: EnumProperty(name="Curve", items=CURVES, options={'SKIP_SAVE'})
 
@@ -120,7 +118,7 @@ class _OneCurve:
         if self.path or self.properties.is_property_set("curve"):
             return self.execute(context)
         context.window_manager.invoke_search_popup(self)
-        return {'FINISHED'}
+        return {'INTERFACE'}  # nothing is done yet: no undo step
 
     def _path(self) -> str:
         return self.path or shot_fields.property_of(self.curve)
@@ -132,6 +130,7 @@ class KOSHI_OT_copy_schedule(_OneCurve, bpy.types.Operator):
 
     bl_idname = "koshi.copy_schedule"
     bl_label = "Copy as Deforum Schedule"
+    bl_property = "curve"  # Blender looks for it in the class itself
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         schedule = schedule_of(compat.edited_scene(context), self._path())
@@ -148,6 +147,7 @@ class KOSHI_OT_paste_schedule(_OneCurve, bpy.types.Operator):
 
     bl_idname = "koshi.paste_schedule"
     bl_label = "Paste Deforum Schedule"
+    bl_property = "curve"
     bl_options = {'REGISTER', 'UNDO'}
 
     schedule: StringProperty(options={'HIDDEN', 'SKIP_SAVE'})  # for scripts; otherwise the clipboard's
@@ -157,6 +157,10 @@ class KOSHI_OT_paste_schedule(_OneCurve, bpy.types.Operator):
         items=EXPRESSIONS,
         default=import_shot.BAKE,
     )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return compat.may_change(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         schedule = self.schedule or context.window_manager.clipboard

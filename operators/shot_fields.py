@@ -19,6 +19,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "noise_delta": ("feedback.noise_delta", 0.05),
     "noise_scale": ("feedback.noise_scale", 1.0),
     "inbetween": ("time.inbetween", "flow"),
+    "rife": ("time.rife", None),
     "loop": ("time.loop", "none"),
     "seam": ("time.seam", 12),
     "interpolation": ("time.interpolation", 1),  # in Blender a choice, of words
@@ -69,7 +70,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "color_reference": ("prompt", "first", "previous", "image", "guided"),
     "noise_type": ("gaussian", "perlin"),
     "noise_mode": ("incremental", "fixed", "slerp", "subseed", "warped", "scaled"),
-    "inbetween": ("flow", "blend"),
+    "inbetween": ("flow", "rife", "blend"),
     "loop": ("none", "back", "seamless"),
     "interpolation": (1, 2, 4, 8),
     "depth_source": ("plane", "files", "model", "groups"),
@@ -87,7 +88,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "structure_as": ("picture", "depth", "edges"),
 }
 # Which Blender may name relative to the .blend.
-FILES = ("audio", "depth_files", "video", "init_image", "color_image", "structure_file", "mask_file")
+FILES = ("audio", "depth_files", "video", "init_image", "color_image", "structure_file", "mask_file", "rife")
 WORDS = ("mask_where", "mask_noise")  # masks in words, with files in [ ]
 MAY_BE_NONE = ("video_last",)  # numbers, in Blender -1
 FOLLOWERS = {'FLOW': "flow", 'AFFINE': "affine", 'PERSPECTIVE': "perspective"}  # motion sources that follow the video
@@ -180,6 +181,8 @@ def counts(name: str, settings: Any) -> bool:
         return True
     if name == "mask" or name.startswith("mask_"):
         return is_masked(settings)
+    if name == "rife":
+        return settings.inbetween == "rife"
     if name == "seed_iter_n":
         return settings.seed_behavior == "iter"
     return True

@@ -243,7 +243,7 @@ def _read_settings(carried: Carried, shot: dict[str, Any]) -> None:
             carried.left.append(place)
             carried.settings[name] = default
     source = _table(shot, "motion").get("source", "2d")
-    if source in SOURCES:
+    if isinstance(source, str) and source in SOURCES:
         carried.source = SOURCES[source]
     else:
         carried.left.append("motion.source")
@@ -286,8 +286,7 @@ def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
 
 def _list_of(shot: dict[str, Any], name: str, part: str) -> list[dict[str, Any]]:
     given = shot.get(name, [])
-    sound = (isinstance(one, dict) and isinstance(one.get(part), str) for one in given)
-    if not isinstance(given, list) or not all(sound):
+    if not isinstance(given, list) or not all(isinstance(o, dict) and isinstance(o.get(part), str) for o in given):
         raise _bad(f'{name} is not a list of objects with "{part}".')
     return given
 
@@ -325,6 +324,8 @@ def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, flo
     seed = _whole(shot, "seed", 0, 0, 2**53)
     turned = _one_of(shot, "strength_convention", "denoise", ("denoise", "deforum")) == "deforum"
     absolute = _table(shot, "motion").get("absolute", [])
+    if not isinstance(absolute, list):
+        raise _bad(f"motion.absolute is {absolute!r}, not a list of curves.")
     given: dict[str, Any] = DEFAULTS | likes | ({"strength": DEFORUM_STRENGTH} if turned else {})
     given |= {name: schedule for name, schedule in table.items() if name in DEFAULTS}
     for name, schedule in given.items():

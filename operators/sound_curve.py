@@ -129,7 +129,7 @@ class KOSHI_OT_sound_to_curve(bpy.types.Operator):
         if not bpy.app.build_options.audaspace:
             cls.poll_message_set("This Blender was built without sound")
             return False
-        return True
+        return compat.may_change(cls, context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_props_dialog(self, width=340)

@@ -50,11 +50,13 @@ class SteppedOperator:
             return {'CANCELLED'}
         if event.type != 'TIMER' or bpy.app.is_job_running('RENDER'):
             return {'PASS_THROUGH'}
-        result = self._go_on(context)
-        if result is None:
-            return {'PASS_THROUGH'}
-        self._stop_timer(context)
-        return result
+        result: set[str] | None = {'CANCELLED'}
+        try:
+            result = self._go_on(context)
+        finally:  # whatever went wrong, the status bar must not say for ever that it goes on
+            if result is not None:
+                self._stop_timer(context)
+        return {'PASS_THROUGH'} if result is None else result
 
     def cancel(self, context: bpy.types.Context) -> None:
         """Esc, or Blender ends the operator: nothing is taken over."""
@@ -72,7 +74,6 @@ class SteppedOperator:
             self.report({'INFO'}, f"Koshi: {end.value}")  # type: ignore[attr-defined]
             return {'FINISHED'}
         except BridgeError as error:
-            self._stop_timer(context)
             self.report({'ERROR'}, str(error))  # type: ignore[attr-defined]
             return {'CANCELLED'}
         if self._timer is not None:

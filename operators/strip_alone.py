@@ -32,6 +32,8 @@ def alone(scene: bpy.types.Scene, strip: Any) -> Iterator[tuple[bpy.types.Scene,
         needed = {one.name for one in (*_inputs(mine), *_around(copy.sequence_editor, mine))}
         for one in compat.all_strips(copy.sequence_editor):
             one.mute = one.name not in needed
+        for channel in _channels(copy.sequence_editor):
+            channel.mute = False
         yield copy, mine
     finally:
         bpy.data.scenes.remove(copy)
@@ -96,12 +98,15 @@ def _nothing_else_heard(scene: bpy.types.Scene, strip: Any, left: int, right: in
     editor, audio = scene.sequence_editor, scene.use_audio
     needed = {strip.name} | {one.name for one in _around(editor, strip)}
     muted = {one.name: one.mute for one in compat.all_strips(editor)}
+    silent = [channel for channel in _channels(editor) if channel.mute]
     speakers = {thing.data.name: thing.data.muted for thing in scene.objects if thing.type == 'SPEAKER'}
     span = scene.frame_start, scene.frame_end
     try:
         for one in compat.all_strips(editor):
             if one.mute != (one.name not in needed):
                 one.mute = one.name not in needed
+        for channel in silent:
+            channel.mute = False
         for name in speakers:
             bpy.data.speakers[name].muted = True
         scene.use_audio = True  # what the interface calls Mute is its opposite
@@ -110,6 +115,8 @@ def _nothing_else_heard(scene: bpy.types.Scene, strip: Any, left: int, right: in
     finally:
         scene.frame_start, scene.frame_end = span
         scene.use_audio = audio
+        for channel in silent:
+            channel.mute = True
         for name, was in speakers.items():
             bpy.data.speakers[name].muted = was
         for one in compat.all_strips(editor):
@@ -123,6 +130,12 @@ def _empty(scene: bpy.types.Scene) -> None:
         scene.collection.children.unlink(child)
     for thing in list(scene.collection.objects):
         scene.collection.objects.unlink(thing)
+
+
+def _channels(editor: Any) -> list[Any]:
+    """All channels of the sequencer, and of its meta strips: what a muted one has is neither seen nor heard."""
+    metas = [one for one in compat.all_strips(editor) if one.type == 'META']
+    return [channel for owner in (editor, *metas) for channel in owner.channels]
 
 
 def _inputs(strip: Any) -> list[Any]:

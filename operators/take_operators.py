@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from .pumped import PumpedOperator
 from .sequencer import Footage, Take
 
 MENU = 40  # takes in a menu, the newest
-_items: list[tuple[str, str, str]] = []  # Blender keeps no copy of a menu's words
+_items: list[tuple[str, str, str, Any, int]] = []  # Blender keeps no copy of a menu's words
 
 
 def active_strip(context: bpy.types.Context) -> Any | None:
@@ -32,33 +34,46 @@ def needs_take(cls: type[bpy.types.Operator], context: bpy.types.Context) -> boo
     if strip is None or strip.type != 'IMAGE' or not strip.get(sequencer.TAG):
         cls.poll_message_set("Select a strip with a take of Koshi's")  # type: ignore[attr-defined]
         return False
-    return True
+    return compat.may_change(cls, context)
 
 
-def _other_takes(operator: Any, context: bpy.types.Context) -> list[tuple[str, str, str]]:
-    """The menu of takes: all but the active strip's."""
+def _other_takes(operator: Any, context: bpy.types.Context) -> list[tuple[str, str, str, Any, int]]:
+    """The menu of takes, the active strip's own last: once it was chosen, the panel of the last operator shows it."""
     scene, strip = compat.edited_scene(context), active_strip(context)
     own = Path(bpy.path.abspath(strip.directory)) if strip is not None and strip.type == 'IMAGE' else None
-    shown = [folder for folder in take_swap.shelf(scene, own) if own is None or folder != own]
-    _items[:] = [_item(folder) for folder in shown[:MENU]] or [("", "No Other Take", "There is no other take yet")]
+    there = take_swap.shelf(scene, own)
+    shown = [folder for folder in there if folder != own][:MENU] + [folder for folder in there if folder == own]
+    _items[:] = [_item(folder) for folder in shown] or [("", "No Other Take", "There is no other take yet", 'NONE', 0)]
     return _items
 
 
-def _item(folder: Path) -> tuple[str, str, str]:
+def _item(folder: Path) -> tuple[str, str, str, str, int]:
+    number = zlib.crc32(os.fsencode(folder)) >> 1  # Blender keeps this: it must not change as takes are added
     try:
         shot = start.shot_of(Take("", folder, 0, 0))
     except BridgeError:
-        return str(folder), folder.name, "Its shot cannot be read"
+        return str(folder), folder.name, "Its shot cannot be read", 'ERROR', number
     prompt = strip_about.prompt_of(shot).partition("\n")[0]
     count, seed = len(take_swap.pictures(folder)), shot.get("seed", 0)
-    return str(folder), f"{folder.name}: {count} frames, seed {seed}", prompt[:200]
+    return str(folder), f"{folder.name}: {count} frames, seed {seed}", prompt[:200], 'NONE', number
 
 
-class KOSHI_OT_take_replace(bpy.types.Operator):
+class _Chosen:
+    """An operator for a take: that of the menu, or else one that is searched for."""
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        if self.properties.is_property_set("take") or bpy.app.background:  # type: ignore[attr-defined]
+            return self.execute(context)  # type: ignore[attr-defined]
+        context.window_manager.invoke_search_popup(self)
+        return {'INTERFACE'}  # nothing is done yet: no undo step
+
+
+class KOSHI_OT_take_replace(_Chosen, bpy.types.Operator):
     """Show another take in this strip. Trims, place, transform, effects, fades and colors of the strip stay"""
 
     bl_idname = "koshi.take_replace"
     bl_label = "Replace Take"
+    bl_property = "take"  # Blender looks for it in the class itself
     bl_options = {'REGISTER', 'UNDO'}
 
     take: EnumProperty(name="Take", description="The take to show", items=_other_takes)
@@ -75,7 +90,7 @@ class KOSHI_OT_take_replace(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene, strip = compat.edited_scene(context), active_strip(context)
         if not self.take:
-            self.report({'ERROR'}, "There is no other take yet: render one")
+            self.report({'ERROR'}, "No take is chosen. If there is none yet, render one")
             return {'CANCELLED'}
         folder = Path(self.take)
         try:
@@ -88,26 +103,24 @@ class KOSHI_OT_take_replace(bpy.types.Operator):
         return {'FINISHED'}
 
 
-class KOSHI_OT_take_add(bpy.types.Operator):
+class KOSHI_OT_take_add(_Chosen, bpy.types.Operator):
     """Add a strip that shows a take which was rendered before, at its own frames on a free channel"""
 
     bl_idname = "koshi.take_add"
     bl_label = "Add Take"
+    bl_property = "take"
     bl_options = {'REGISTER', 'UNDO'}
 
     take: EnumProperty(name="Take", description="The take to show", items=_other_takes)
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if compat.edited_scene(context) is None:
-            cls.poll_message_set("There is no scene to add it to")
-            return False
-        return True
+        return compat.may_change(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene, notes = compat.edited_scene(context), []
         if not self.take:
-            self.report({'ERROR'}, "There is no other take yet: render one")
+            self.report({'ERROR'}, "No take is chosen. If there is none yet, render one")
             return {'CANCELLED'}
         folder = Path(self.take)
         try:
@@ -153,6 +166,8 @@ def exchange(scene: bpy.types.Scene, strip: Any, footage: Footage, pieces: bool)
         showing = (one for one in compat.all_strips(scene.sequence_editor) if sequencer.shows(one, known.digest))
         footage = replace(footage, about=footage.about | strip_about.read(next(showing)))
     strips = take_swap.pieces(scene, strip) if pieces else [strip]
+    for one in strips:  # all of them or none: an operator that fails leaves no undo step
+        take_swap.names_for(one, footage)
     notes = [note for one in strips for note in take_swap.swap(one, footage, known)]
     where = f"{len(strips)} strips show" if len(strips) > 1 else f'"{strip.name}" shows'
     return " ".join([f"{where} {footage.folder.name} now.", *dict.fromkeys(notes)])

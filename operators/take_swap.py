@@ -64,13 +64,9 @@ def pieces(scene: bpy.types.Scene, strip: Any) -> list[Any]:
     return [one for one in compat.all_strips(scene.sequence_editor) if sequencer.shows(one, strip[TAG])]
 
 
-def swap(strip: Any, footage: Footage, known: Take | None = None) -> list[str]:
-    """Let a take's strip show another take, of which all files exist. known: the same, where a strip shows it already.
-
-    A picture goes where the old take's of the same scene frame was; takes of ranges that have no frame in common are
-    put start upon start. Returns remarks for the artist. Raises BridgeError "no_take" if the other take has no
-    picture for this part of a long one.
-    """
+def names_for(strip: Any, footage: Footage) -> list[str]:
+    """The files of a take that belong into a strip. Raises BridgeError "no_take" if it has none for this part of a long
+    one."""
     part = int(strip.get(PART, 0))
     names = [footage.name_at(k) for k in range(part * LONGEST, min(footage.places, (part + 1) * LONGEST))]
     if not names:
@@ -79,6 +75,17 @@ def swap(strip: Any, footage: Footage, known: Take | None = None) -> list[str]:
             f"{footage.folder.name} ends before frame {footage.first + part * LONGEST}, where this part begins.",
             "Take a longer one, or delete this strip.",
         )
+    return names
+
+
+def swap(strip: Any, footage: Footage, known: Take | None = None) -> list[str]:
+    """Let a take's strip show another take, of which all files exist. known: the same, where a strip shows it already.
+
+    A picture goes where the old take's of the same scene frame was; takes of ranges that have no frame in common are
+    put start upon start. Returns remarks for the artist. Raises BridgeError "no_take" if the other take has no
+    picture for this part of a long one.
+    """
+    names = names_for(strip, footage)
     old_folder, old_end = Path(bpy.path.abspath(strip.directory)), _content(strip)[1]
     channel, (left, right) = strip.channel, compat.strip_range(strip)
     shift = footage.first - int(strip.get(FIRST, footage.first))

@@ -19,6 +19,7 @@ from .stepped import BUDGET, SteppedOperator, Steps
 
 REPORT = "Koshi Import"  # the text with all that was not taken over
 SHOWN = 8  # lines of it in the window
+OTHERS = (".blend", ".json", ".txt")  # endings that a written file's own takes the place of
 
 EXPRESSIONS = (
     (import_shot.BAKE, "Keyframes", "A key at every frame, but where the values leave no straight line"),
@@ -63,6 +64,10 @@ class KOSHI_OT_import_shot(_OfAScene, ImportHelper, bpy.types.Operator):
         default=import_shot.BAKE,
     )
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return state.idle(cls) and compat.may_change(cls, context)
+
     def steps(self, context: bpy.types.Context) -> Steps:
         path, name = Path(bpy.path.abspath(self.filepath)), self._of(context).name
         remarks: list[str] = []
@@ -90,7 +95,8 @@ class _Export(_OfAScene, ExportHelper):
         path = Path(self.filepath)
         if not path.name or path.name.endswith(self.filename_ext):
             return False
-        self.filepath = str(path.with_name(path.name.removesuffix(path.suffix) + self.filename_ext))
+        kept = path.stem if path.suffix.lower() in OTHERS else path.name  # shot.v2 is a name, too
+        self.filepath = str(path.with_name(kept.removesuffix(".koshi") + self.filename_ext))
         return True
 
     def _sampled(self, context: bpy.types.Context) -> Any:

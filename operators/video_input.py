@@ -8,8 +8,12 @@ speed) is rendered to pictures first, one for each frame of the scene's range, j
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import bpy
 from bpy.props import EnumProperty
 
 from ..bridge_server.protocol import BridgeError
-from . import camera, compat, engine_colors, sequencer, shot_fields, state, strip_alone
+from . import camera, compat, engine_colors, media, sequencer, shot_fields, state, strip_alone
 from .take_operators import active_strip
 
 TICK = 0.01  # seconds between two frames that are rendered in the window
@@ -96,34 +100,52 @@ def _is_edited(strip: Any) -> bool:
 
 def pictures_of(scene: bpy.types.Scene, strip: Any, folder: Path) -> Iterator[float]:
     """Render what the sequencer shows of a strip, alone, for the frames of the scene's range, to numbered pictures in
-    a folder; yields how far it is, 0 to 1, after each. Raises BridgeError "no_pictures"."""
+    a folder; yields how far it is, 0 to 1, after each. Pictures that are there stay until all are made.
+
+    Raises BridgeError "no_pictures"."""
     step = max(scene.frame_step, 1)
     frames = range(scene.frame_start, scene.frame_end + 1, step)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.png"):  # of another range
-            old.unlink()
+        with _in_place_of(folder) as aside, strip_alone.alone(scene, strip) as (copy, mine):
+            # Nothing is under it; what it leaves open is black.
+            mine.blend_type = 'ALPHA_OVER' if mine.type in ('IMAGE', 'MOVIE', 'SCENE') else 'REPLACE'
+            _to_png(copy)
+            copy.render.filepath = str(aside / "####")
+            for k, frame in enumerate(frames):
+                # As an animation of one frame: a scene that no window shows does not go to a frame otherwise.
+                copy.frame_start, copy.frame_end, copy.frame_step = frame, frame, 1
+                try:
+                    bpy.ops.render.render(animation=True, scene=copy.name)
+                except RuntimeError as error:
+                    told = f'"{strip.name}" cannot be rendered at frame {frame}: {error}'.strip()
+                    raise BridgeError("no_pictures", told) from error
+                if not (aside / f"{frame:04d}.png").is_file():
+                    told = f'Blender has written no picture of "{strip.name}" at frame {frame}.'
+                    raise BridgeError("no_pictures", told)
+                yield (k + 1) / len(frames)
     except OSError as error:
         raise BridgeError(
             "no_pictures", f"The folder {folder} cannot be written to: {error.strerror}.", "Save the .blend elsewhere."
         ) from error
-    with strip_alone.alone(scene, strip) as (copy, mine):
-        # Nothing is under it; what it leaves open is black.
-        mine.blend_type = 'ALPHA_OVER' if mine.type in ('IMAGE', 'MOVIE', 'SCENE') else 'REPLACE'
-        _to_png(copy)
-        copy.render.filepath = str(folder / "####")
-        for k, frame in enumerate(frames):
-            # As an animation of one frame: a scene that no window shows does not go to a frame otherwise.
-            copy.frame_start, copy.frame_end, copy.frame_step = frame, frame, 1
-            try:
-                bpy.ops.render.render(animation=True, scene=copy.name)
-            except RuntimeError as error:
-                raise BridgeError(
-                    "no_pictures", f'"{strip.name}" cannot be rendered at frame {frame}: {error}'.strip()
-                ) from error
-            if not (folder / f"{frame:04d}.png").is_file():
-                raise BridgeError("no_pictures", f'Blender has written no picture of "{strip.name}" at frame {frame}.')
-            yield (k + 1) / len(frames)
+
+
+@contextmanager
+def _in_place_of(folder: Path) -> Iterator[Path]:
+    """A new folder to write pictures to; those of `folder` give way to them if all goes well, and only then: who
+    presses Esc, or whose disk is full, still has the film that the scene names."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}_", dir=folder.parent))
+    try:
+        yield aside
+        folder.mkdir(exist_ok=True)
+        made = {file.name for file in aside.glob("*.png")}
+        for name in made:
+            os.replace(aside / name, folder / name)
+        for old in folder.glob("*.png"):  # of another range
+            if old.name not in made:
+                old.unlink()
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _to_png(scene: bpy.types.Scene) -> None:
@@ -142,7 +164,7 @@ def _to_png(scene: bpy.types.Scene) -> None:
 def use(scene: bpy.types.Scene, film: Film, purpose: str) -> None:
     """Make a film the video of a scene's shot. purpose: one of the operator's."""
     settings = scene.koshi
-    settings.video_source, settings.video = 'FILE', _relative(film.file)
+    settings.video_source, settings.video = 'FILE', media.relative(film.file)
     settings.video_first, settings.video_every, settings.video_last = film.first, film.every, film.last
     if purpose in ('OVER', 'FIRST'):
         settings.hybrid_over = "every" if purpose == 'OVER' else "first"
@@ -150,15 +172,6 @@ def use(scene: bpy.types.Scene, film: Film, purpose: str) -> None:
         settings.hybrid_composite = "normal"
     elif purpose == 'FLOW':
         settings.motion_source = 'FLOW'
-
-
-def _relative(file: str) -> str:
-    if not bpy.data.filepath:
-        return file
-    try:
-        return bpy.path.relpath(file)
-    except ValueError:  # another drive on Windows
-        return file
 
 
 class KOSHI_OT_strip_as_video(bpy.types.Operator):
@@ -198,7 +211,7 @@ class KOSHI_OT_strip_as_video(bpy.types.Operator):
         if strip is None or strip.type in _NO_PICTURE:
             cls.poll_message_set("Select a strip with pictures: a movie, images, a scene or an effect")
             return False
-        return state.idle(cls)
+        return state.idle(cls) and compat.may_change(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """All of it now; for scripts and background mode."""

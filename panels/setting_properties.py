@@ -21,6 +21,7 @@ INTERPOLATIONS = (
 )
 INBETWEENS = (
     ("flow", "Flow", "Follow by optical flow what the motion leaves over"),
+    ("rife", "RIFE", "Follow what the motion leaves over by a network, RIFE 4.6, with weights of your own"),
     ("blend", "Blend", "Fade what the motion leaves over"),
 )
 BORDERS = (
@@ -96,6 +97,12 @@ class TimeSettings:
         items=INBETWEENS,
         default=_default("inbetween"),
         options=set(),
+    )
+    rife: StringProperty(
+        name="Weights",
+        description="The file flownet.pkl of RIFE 4.6. It does not come with Koshi, and is not downloaded",
+        subtype='FILE_PATH',
+        options=FILE_OPTIONS,
     )
     loop: EnumProperty(
         name="Loop",

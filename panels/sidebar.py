@@ -228,6 +228,8 @@ class _Time(HasPresets):
         layout.column().prop(settings, "cadence")
         fixed = _fixed(layout)
         fixed.prop(settings, "inbetween")
+        if settings.inbetween == "rife":
+            fixed.prop(settings, "rife")
         fixed.prop(settings, "loop")
         if settings.loop == "seamless":
             fixed.prop(settings, "seam")

@@ -50,7 +50,7 @@ def _take(layout: bpy.types.UILayout, context: bpy.types.Context, strip: Any) ->
     if strip_about.MODEL in strip:
         model = str(strip[strip_about.MODEL]).replace("\\", "/").rstrip("/").rpartition("/")[2]
         about.label(text=f"{model}, seed {strip.get(strip_about.SEED, 0)}")
-        lines = [line for text in strip[strip_about.PROMPT].split("\n") for line in wrapped(text, context)]
+        lines = [line for text in str(strip.get(strip_about.PROMPT, "")).split("\n") for line in wrapped(text, context)]
         for line in lines[:LINES]:
             about.label(text=line)
         if len(lines) > LINES:

@@ -32,6 +32,7 @@ def test_everything_draws_with_icons_that_are_there(seen: Any) -> None:
     assert seen["drawn"]["panels"] > 20
     assert seen["drawn"]["bad icons"] == []
     assert seen["icons"] == []
+    assert seen["drawn"]["twice"] == []  # a menu that two people have filled
 
 
 def test_what_cannot_run_says_why(seen: Any) -> None:

@@ -229,6 +229,8 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "length": {"schedules": {}},
     "version": {"koshi": 2, "frames": 1},
     "noprompt": {"frames": 2, "prompts": []},
+    "places": {"frames": 2, "motion": {"absolute": 5}},
+    "pictures": {"frames": 2, "guided_images": 5},
 }  # fmt: skip
 
 
@@ -309,7 +311,9 @@ def test_wrong_shots_are_told(exchanged: Exchanged) -> None:
     assert "no prompt" in errors["noprompt.koshi.json"]
     assert "a scene holds 0.1 to 10" in errors["zoom.koshi.json"]
     assert "up to 8388608" in errors["seeds.koshi.json"]
-    assert len(errors) == 7
+    assert "motion.absolute is 5" in errors["places.koshi.json"]
+    assert "guided_images is not a list" in errors["pictures.koshi.json"]
+    assert len(errors) == 9
 
 
 def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_masks_and_pictures(seen: Any) -> None:
 
 
 def test_guided_pictures(seen: Any) -> None:
+    assert seen["other_scene"] == [1, 1, 2]
     assert seen["guided_frames"] == [6, 2, 7] and seen["guided_image"] == "//picture.png"
     shot = ready(seen, "guided")
     told = [(one.frame, Path(one.image).name) for one in shot.guided_images]

@@ -70,6 +70,7 @@ def test_replacing_a_take_keeps_the_edit(takes: Any) -> None:
         assert before[kept] == after[kept], kept
     assert len(curves_before) == 1 and curves_after == curves_before and "Hero" in curves_before[0]
     assert takes["effect_input"] == "Hero"
+    assert takes["menu"] == [2, True, True]  # a take keeps its number, by which the last operator's panel knows it
     assert takes["replaced_files"] == [f"{n:04}.png" for n in range(4, 9)]
     assert takes["replaced_about"]["koshi_shot"] == takes["second"]["digest"]
     assert takes["replaced_about"]["koshi_first"] == 4 and takes["replaced_about"]["koshi_seed"] == takes["seed"] + 50
@@ -77,6 +78,8 @@ def test_replacing_a_take_keeps_the_edit(takes: Any) -> None:
 
 def test_all_pieces_of_a_take_are_replaced_in_their_meta_strip(takes: Any) -> None:
     assert [piece[1:] for piece in takes["pieces"]] == [[107, 108], [108, 109]]
+    # One of them cannot show it: none is changed.
+    assert "ends before frame" in takes["half"] and takes["half_after"] == takes["replaced_files"] * 2
     assert takes["back"] == ["FINISHED"] and takes["pieces_after"] == takes["pieces"]
     assert takes["back_same"] == [True, True]
     assert {piece[0] for piece in takes["pieces"]} <= {*takes["inside"]}
@@ -115,8 +118,10 @@ def test_an_edited_strip_is_rendered_as_it_is_seen(films: Any) -> None:
         assert films[one][:2] == ["FINISHED", f"Scene_video_{name}/####.png"], one
     assert films["edited_names"] == [f"{n:04}.png" for n in range(11, 15)]
     assert films["edited_same"] == 0  # the sequencer's own output
+    assert films["stopped_same"] and films["stopped_left"] == [["Scene_video_clip"], 2]
     assert films["files_anyway"][1:] == ["clip/p_###.png", 2, 1, -1]
-    # Without edits a render has the very pixels, though the scene's view is AgX and other strips lie on top.
+    # Without edits a render has the very pixels, though the scene's view is AgX, other strips lie on top and its
+    # channel is muted.
     assert films["rendered_same"] == [0, 0, 0, 0] and films["source"] == "FLOW"
     assert films["scene_strip"] == ["FINISHED", "Scene_video_inner/####.png"] and films["scene_strip_same"] == [0, 0, 0]
     assert films["untouched"][:3] == [2, False, "AgX"]
@@ -127,6 +132,7 @@ def test_takes_are_shown_with_the_backends_colours(films: Any) -> None:
     assert films["take_off"] == [0, 0, 0, 0]
     assert films["graded_off"] > 20  # a view is seen, or the zeros would say nothing
     assert films["exact"] == ["FINISHED"] and films["exact_off"] == [0, 0, 0, 0]
+    assert films["shown_scene"] in (None, ["Standard", "AgX"])
 
 
 def test_an_interpolated_strip_is_aligned_with_its_take(films: Any) -> None:
@@ -137,6 +143,7 @@ def test_an_interpolated_strip_is_aligned_with_its_take(films: Any) -> None:
     assert films["aligned_off"] == [0, 0, 0]  # at full speed it is the take
     assert films["slower_off"] == 0 and films["half_is_new"] > 0  # at half of it, pictures between its frames
     assert films["slow"] == ["FINISHED"] and films["slow_range"] == [[32, 41], "0015.png", 0]
+    assert films["beyond"] == [["0011.png", 27, True], ["0023.png", 40, True]]
     assert films["takes"] == [[4, 4]]
 
 
@@ -164,6 +171,7 @@ KICKS, HATS = [0.5, 1.0, 1.5, 2.25, 3.0], [0.75, 2.0, 2.6]  # as in strip_sound.
 
 def test_bands_of_a_sound_become_keyframes(heard: Any) -> None:
     zoom = heard["zoom"]
+    assert heard["channel"] is True  # it is muted, is heard all the same, and is muted again
     assert peaks(zoom, 1.03) == [frame(at) for at in KICKS]  # the louder copy of it on another channel is not heard
     assert min(zoom) == 1.0 and max(zoom) == pytest.approx(1.05)
     assert zoom[:11] == [1.0] * 11 and zoom[107:] == [1.0] * 13  # the strip's 96 frames

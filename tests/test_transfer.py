@@ -238,10 +238,14 @@ def test_a_shot_in_and_out(moved: tuple[Path, Any]) -> None:
     seen = moved[1]["own"]
     assert seen["import"] == ["FINISHED"] and seen["range"] == [5, 28]
     assert "feedback.position is not taken over" in seen["text"]
+    assert "begin anew at 12," in seen["text"]  # the scene's own cuts stay
     assert seen["keys"]["zoom"] == [[5, 1.0, "LINEAR"], [25, 1.02, "LINEAR"]]
     assert seen["keys"]["translation_x"] == "2 * sin((frame - 5) / 5)"
     assert seen["exported"] == seen["sampled"]
     assert "how many frames" in seen["broken"] and "No such file" in seen["missing"]
+    # A name with a full stop in it is nobody else's file.
+    names = ["city.koshi.json", "city.v2.koshi.json", "city.koshi.json", "city.txt", "city.koshi.json"]
+    assert moved[1]["named"] == names
 
 
 @pytest.mark.blender

@@ -154,6 +154,8 @@ def test_sound_and_film_from_strips(window: Window) -> None:
     assert len(seen["beats"]) == 3 and max(abs(a - b) for a, b in zip(seen["beats"], hits, strict=True)) <= 1
     assert seen["stopped"] == ["NONE", "none", 0, 1]  # Esc: nothing was changed, and the copy of the scene is gone
     assert seen["done"] == ["FILE", "every", 24, 1]
+    assert seen["asked"] == [["INTERFACE"]] * 3  # no undo step for a question
+    assert seen["copied"].startswith("0:(")  # one of the curves that are offered
 
 
 # The longest that Blender's main thread may be away from a timer of 1 ms, what Blender's threads together may work in

@@ -33,6 +33,8 @@ def make_repository(blender: list[str], folder: Path, source: Path = ROOT) -> Pa
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise SetupError(f"{folder} has other files in it. Name an empty folder, or one that this made before.")
     aside = folder.with_name(folder.name + ".new")
+    if aside.exists() and not (aside / MARK).is_file():
+        raise SetupError(f"{aside} is in the way: move it, or name another folder.")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     (aside / MARK).write_text("Made by `make repository`, and replaced by it.\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make screenshots`: takes the pictures of docs/guide.md in a real Blender window.
 
-    KOSHI_BLENDER=/path/to/blender python tools/make.py screenshots [FOLDER] [--names NAME ...]
+    KOSHI_BLENDER=/path/to/blender python tools/make.py screenshots [FOLDER]
 
 FOLDER is docs/images unless another one is named. The window lies on a display of its own (CONTRIBUTING.md says what
 that needs), and the walk that is photographed is tests/window/pictures.py.

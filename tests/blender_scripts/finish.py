@@ -73,8 +73,13 @@ def draw_everything() -> dict[str, Any]:
         if not hasattr(cls, "poll") or cls.poll(bpy.context):
             cls.draw(SimpleNamespace(layout=Layout(drawn)), bpy.context)
     named: dict[str, list[str]] = {"bad icons": drawn["bad icons"], "operators": [], "menus": []}
+    twice = []
     for cls in (cls for cls in classes if "_MT_" in cls.__name__):
-        cls.draw(SimpleNamespace(layout=Layout(named)), bpy.context)
+        shown: dict[str, list[str]] = {"bad icons": drawn["bad icons"], "operators": [], "menus": []}
+        cls.draw(SimpleNamespace(layout=Layout(shown)), bpy.context)
+        named["operators"] += shown["operators"]
+        told = [name for name in shown["operators"] if name != "koshi.prompt_jump"]  # one entry for each way
+        twice += sorted({name for name in told if told.count(name) > 1})
     for menu in bpy.types.Menu.__subclasses__():
         for function in getattr(getattr(menu, "draw", None), "_draw_funcs", ()):
             if "koshi" in function.__module__:
@@ -83,6 +88,7 @@ def draw_everything() -> dict[str, Any]:
     koshi("panels.preferences_draw").draw(Shown(chosen, Layout(drawn)), bpy.context)
     return {
         "panels": len(panels),
+        "twice": twice,
         "bad icons": sorted(set(drawn["bad icons"])),
         "buttons": sorted(set(drawn["operators"])),
         "in menus": sorted(set(named["operators"])),

@@ -161,6 +161,13 @@ take("guided_part", scene, 4, 5)
 scene.frame_step = 3
 take("guided_stepped", scene)
 
+# The scene that was edited where the file browser was called for, not the one that the browser knows.
+other = bpy.data.scenes.new("Other")
+bpy.ops.koshi.guided_add(filepath=picture, scene="Other")
+bpy.ops.koshi.lora_add(filepath=os.path.join(folder, "ink.safetensors"), scene="Other")
+out["other_scene"] = [len(other.koshi.guided_images), len(other.koshi.loras), len(settings.guided_images)]
+bpy.data.scenes.remove(other)
+
 # LoRAs: keyframes follow them when they are moved and removed.
 scene, settings = stage()
 bpy.ops.koshi.lora_add(directory=folder, files=[{"name": "ink.safetensors"}, {"name": "steady.safetensors"}])

@@ -96,6 +96,15 @@ images.transform.scale_x, images.color_saturation = 1.0, 1.0
 made = folder / "koshi" / "Scene_video_clip"
 out["edited_names"] = sorted(path.name for path in made.iterdir())
 out["edited_same"] = int(np.abs(read(made / "0012.png") - first_seen).max())
+# A film that is rendered anew stays what it was until all of it is there: Esc leaves it alone.
+before = {path.name: path.read_bytes() for path in made.iterdir()}
+images.use_flip_x, scene.frame_end = True, 12
+steps = koshi("operators.video_input").pictures_of(scene, images, made)
+next(steps)
+steps.close()
+images.use_flip_x, scene.frame_end = False, 14
+out["stopped_same"] = before == {path.name: path.read_bytes() for path in made.iterdir()}
+out["stopped_left"] = [sorted(path.name for path in made.parent.iterdir()), len(bpy.data.scenes)]
 out["files_anyway"] = use(images, pictures='FILE', purpose='KEEP')
 
 # A render of what was not edited has the very pixels, whatever the scene's view and what lies beside it.
@@ -105,7 +114,9 @@ wall = strips.new_effect(
         name="wall", type='COLOR', channel=5, frame_start=1,
     **({"length": 30} if bpy.app.version >= (5, 0) else {"frame_end": 31}),
 )  # fmt: skip
+editor.channels[1].mute = True  # what the artist does not want to see over the takes
 out["rendered"] = use(images, pictures='RENDER', purpose='FLOW')
+editor.channels[1].mute = False
 out["source"] = settings.motion_source
 out["rendered_same"] = [
     int(np.abs(read(made / f"{frame:04}.png") - read(clip / f"p_{frame + 2:03}.png")).max()) for frame in range(11, 15)
@@ -198,5 +209,25 @@ editor.active_strip = take
 out["slow"] = list(bpy.ops.koshi.interpolated_strip(factor='4', playing='SLOW'))
 slow = editor.active_strip
 out["slow_range"] = [compat.strip_range(slow), slow.elements[0].filename, state.status.made]
+# A handle that is dragged beyond the pictures, or to where none is seen any more: every file is there all the same.
+footage = sequencer.Footage("f" * 64, Path(bpy.path.abspath(slow.directory)), 11, 13, 1, 4)
+out["beyond"] = []
+for left, right in ((27, 35), (40, 45)):
+    compat.set_strip_range(take, left, right)
+    laid = koshi("operators.between_strip").lay(scene, take.name, footage, 4, slow=True)
+    files = [footage.folder / one.filename for one in laid.elements]
+    out["beyond"].append([laid.elements[0].filename, compat.strip_range(laid)[0], all(map(Path.is_file, files))])
+    strips.remove(laid)
 out["takes"] = [[one.shown, one.places] for one in sequencer.takes(scene)]
+
+# From 5.0 on a sequencer may show another scene than the window: its button is about that one.
+window, out["shown_scene"] = bpy.context.window, None
+if hasattr(window.workspace, "sequencer_scene"):
+    cut = bpy.data.scenes.new("Cut")
+    cut.view_settings.view_transform = scene.view_settings.view_transform = 'AgX'
+    area, window.workspace.sequencer_scene = window.screen.areas[0], cut
+    area.type = 'SEQUENCE_EDITOR'
+    with bpy.context.temp_override(window=window, area=area):
+        bpy.ops.koshi.exact_colors()
+    out["shown_scene"] = [cut.view_settings.view_transform, scene.view_settings.view_transform]
 result(out)

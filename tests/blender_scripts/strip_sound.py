@@ -60,7 +60,10 @@ if out["sound"]:
     def listen(**given: Any) -> list[str]:
         return list(bpy.ops.koshi.sound_to_curve(**given))
 
+    editor.channels[1].mute = True
     out["low"] = listen(curve='zoom', band='LOW', release=0.0, beats=True)
+    out["channel"] = editor.channels[1].mute
+    editor.channels[1].mute = False
     out["zoom"], out["low_beats"] = course("zoom"), beats()
     out["mid"] = listen(curve='strength', band='MID', quiet=0.3, loud=0.6, release=0.0, threshold=0.3)
     out["strength"] = course("strength")

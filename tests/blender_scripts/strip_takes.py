@@ -153,8 +153,13 @@ bpy.ops.koshi.render()
 out["second"] = {"phase": state.status.phase, "error": state.status.error, "digest": state.status.digest}
 scene.sequence_editor.active_strip = strip
 other = Path(state.status.folder)
+menu = {name: number for name, *_, number in koshi("operators.take_operators")._other_takes(None, bpy.context)}
 out["replace"] = list(bpy.ops.koshi.take_replace(take=str(other)))
 out["replaced"] = [edited(strip), compat.strip_range(effect), curve_paths(scene)]
+out["menu"] = [
+    len(set(menu.values())), max(menu.values()) < 2**31,
+    menu == {name: number for name, *_, number in koshi("operators.take_operators")._other_takes(None, bpy.context)},
+]  # fmt: skip
 out["replaced_files"] = [one.filename for one in strip.elements]
 out["replaced_about"] = about(strip)
 out["effect_input"] = effect.input_1.name
@@ -170,6 +175,14 @@ strip.split(108, 'SOFT')
 scene.sequence_editor.active_strip = strip
 out["pieces"] = [[one.name, *compat.strip_range(one)] for one in strips() if one.type == 'IMAGE']
 start_folder = other.with_name(f"Scene_{out['first']['digest'][:8]}")
+last = next(one for one in strips() if one.type == 'IMAGE' and one != strip)
+last["koshi_part"] = 1  # of a take of more than a thousand frames, which the other one is not
+try:
+    bpy.ops.koshi.take_replace(take=str(start_folder))
+except RuntimeError as error:
+    out["half"] = str(error)
+out["half_after"] = [element.filename for one in (strip, last) for element in one.elements]
+last["koshi_part"] = 0
 out["back"] = list(bpy.ops.koshi.take_replace(take=str(start_folder)))
 out["pieces_after"] = [[one.name, *compat.strip_range(one)] for one in strips() if one.type == 'IMAGE']
 out["back_same"] = [pictures(one) == frames for one in strips() if one.type == 'IMAGE']

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bpy
@@ -102,6 +103,10 @@ def sampled(scene: Any) -> dict[str, list[float]]:
 def own(shot: Path, broken: Path, folder: Path) -> dict[str, Any]:
     """Import a Koshi shot and export it again."""
     scene = empty_scene()
+    for k, frame in enumerate((1, 12)):
+        camera = bpy.data.objects.new(f"Camera {k}", bpy.data.cameras.new("Camera"))
+        scene.collection.objects.link(camera)
+        scene.timeline_markers.new(f"shot {k}", frame=frame).camera = camera
     found: dict[str, Any] = {"import": sorted(bpy.ops.koshi.import_shot(filepath=str(shot), expressions='DRIVERS'))}
     found["text"] = report_text()
     found["range"] = [scene.frame_start, scene.frame_end]
@@ -127,9 +132,22 @@ def others(settings: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
+def named() -> list[str]:
+    """What the file browser makes of names that are typed."""
+    found = []
+    for name, ending in (
+        ("city", ".koshi.json"), ("city.v2", ".koshi.json"), ("city.blend", ".koshi.json"), ("city.json", ".txt"),
+        ("city.koshi", ".koshi.json"),
+    ):  # fmt: skip
+        typed = SimpleNamespace(filepath=os.path.join("films", name), filename_ext=ending)
+        transfer._Export.check(typed, bpy.context)
+        found.append(os.path.basename(typed.filepath))
+    return found
+
+
 def main(*given: str) -> None:
     settings, shot, broken, folder = map(Path, given[:4])
-    found = {"clipboard": clipboard(), "own": own(shot, broken, folder)}
+    found = {"clipboard": clipboard(), "own": own(shot, broken, folder), "named": named()}
     if "all" in given:
         found["others"] = others(settings, folder)
     result(found)

@@ -56,6 +56,16 @@ def steps() -> hands.Steps:
         path = Path(bpy.path.abspath(settings.video)) if settings.video else None
         count = len(list(path.parent.glob("*.png"))) if path else 0
         out[key] = [settings.video_source, settings.hybrid_over, count, len(bpy.data.scenes)]
+    out["asked"] = []
+    for name in ("paste_schedule", "take_add", "copy_schedule"):  # F3: what for is asked, and nothing done before
+        with hands.within(editor):
+            out["asked"].append([*getattr(bpy.ops.koshi, name)('INVOKE_DEFAULT')])
+        yield 0.5
+        hands.shot(f"strips-{name}")
+        for key in ('DOWN_ARROW', 'RET') if name == "copy_schedule" else ('ESC',):
+            hands.key(key, hands.middle(editor))
+            yield 0.3
+    out["copied"] = bpy.context.window_manager.clipboard
     with hands.within(editor):
         bpy.ops.wm.call_menu(name="KOSHI_MT_strip")
     yield 0.5
