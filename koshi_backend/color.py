@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .doubles import doubled
 from .lab import EDGE, PIXELS, TO_XYZ, WHITE, LabPicture, Moments
 
 # How far one match may stretch or squeeze a channel. A nearly flat channel would otherwise be blown up to noise.
@@ -64,7 +65,7 @@ def _moments(values: Tensor, valid: Tensor | None) -> np.ndarray:
             some = slice(start, start + PIXELS)
             moments.add(values[:, some].float().numpy().copy(), None if mask is None else mask[some].numpy())
         return moments.result()
-    values = values.double() if mask is None else values[:, mask].double()
+    values = doubled(values if mask is None else values[:, mask])
     return torch.cat([values.mean(dim=1), values.std(dim=1, unbiased=False)]).cpu().numpy()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import KoshiError
 
 if TYPE_CHECKING:
-    from .models.pull import Progress
+    from .models.pull_progress import Progress
     from .models.registry import ModelInfo
 
 ACTIONS = {

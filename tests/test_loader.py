@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from koshi_backend.errors import KoshiError
 from koshi_backend.models.autoencoder import Autoencoder, AutoencoderConfig
 from koshi_backend.models.identity import model_identity
 from koshi_backend.models.loader import load_autoencoder, load_transformer
+from koshi_backend.models.parts import folder_files
 from koshi_backend.models.registry import PARTS, is_whole
 
 CPU = torch.device("cpu")
@@ -174,6 +178,27 @@ def test_the_identity_follows_the_bytes_not_the_place(tiny: Path, copy: Path) ->
     assert model_identity(copy) == model_identity(tiny)
     change(copy / WEIGHTS, "proj_out.weight", torch.zeros(128, 256, dtype=torch.bfloat16))
     assert model_identity(copy) != model_identity(tiny)
+
+
+def test_a_file_whose_name_ends_in_capitals_counts_too(copy: Path) -> None:
+    """It is read as any other; Windows has such names. Left out, a retrained model would serve old pictures."""
+    file = copy / "MODEL.SAFETENSORS"
+    shutil.copy(copy / WEIGHTS, file)
+    files = replace(folder_files(copy), transformer=file)
+    before = model_identity(files)
+    change(file, "proj_out.weight", torch.zeros(128, 256, dtype=torch.bfloat16))
+    assert model_identity(files) != before
+
+
+def test_what_cannot_be_remembered_leaves_nothing_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the disk is full, or another program has the file open on Windows."""
+    monkeypatch.setenv("KOSHI_CACHE", str(copy / "cache"))
+
+    def refuse(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert model_identity(copy) and not list((copy / "cache").iterdir())
 
 
 def test_bfloat16_keeps_the_statistics_in_float32(tiny: Path) -> None:

@@ -6,6 +6,7 @@ The errors are the libraries' own: an allocation that no computer can serve, at 
 
 from __future__ import annotations
 
+import errno
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +19,20 @@ import torch
 from koshi_backend import create_pipeline
 from koshi_backend.chain import Frame, render_shot
 from koshi_backend.errors import KoshiError
+from koshi_backend.lora import fit
 from koshi_backend.models import family, pool
 from koshi_backend.models.autoencoder import Decoder, Encoder
 from koshi_backend.models.flux2 import Flux2Transformer
 from koshi_backend.models.model import FluxModel
+from koshi_backend.models.residence import Run
 from koshi_backend.models.shortage import OutOfMemory, asked_for, is_out_of_memory, out_of_memory_explained
+from koshi_backend.models.surviving import surviving
 from koshi_backend.models.text import TextEncoder
 from koshi_backend.shot import Shot, load_shot
 from koshi_backend.store import FrameStore
 
 FRAMES, TOO_MUCH = 12, 1 << 52
+CYANOTYPE = Path(__file__).parents[1] / "examples" / "guides" / "cyanotype.safetensors"
 
 
 def by_torch() -> None:
@@ -226,6 +231,63 @@ def test_other_errors_stay_what_they_are() -> None:
         assert found.value is error
     with pytest.raises(OutOfMemory, match="while trying"), out_of_memory_explained("trying", torch.device("cpu")):
         raise MemoryError
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), by_numpy, by_torch])
+def test_the_computers_memory_is_not_taken_for_the_cards(error: Exception | Callable[[], None]) -> None:
+    """A shortage there is mended by other means, and not by keeping more of the model there."""
+    card = torch.device("meta")
+    with pytest.raises(OutOfMemory, match=r"^The computer ran out") as found, out_of_memory_explained("trying", card):
+        if callable(error):
+            error()
+        else:
+            raise error
+    assert found.value.device.type == "cpu"
+    with pytest.raises(OutOfMemory, match=r"^The graphics card ran out"), out_of_memory_explained("trying", card):
+        by_a_card()
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_where_the_computer_runs_short_beside_a_card_the_policy_stays() -> None:
+    loaded, tries = pool.load_model("koshi-tiny", torch.device("cpu"), torch.float32), [MemoryError()]
+
+    def work() -> int:
+        if tries:
+            raise tries.pop()
+        return 7
+
+    loaded.device = torch.device("meta")
+    assert surviving(loaded, "trying", work) == 7 and loaded.policy == "none"
+
+
+def test_a_lora_that_does_not_fit_beside_the_model_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, real, failed = pool.load_model("koshi-tiny", torch.device("cpu"), torch.float32), fit.fit, []
+
+    def tight(*given: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            by_a_card()
+        return real(*given)
+
+    monkeypatch.setattr(fit, "fit", tight)
+    (worn,) = fit.fit_loras(loaded, "koshi-tiny", [CYANOTYPE])
+    assert worn.changes and loaded.policy == "model"
+
+
+def test_a_model_that_was_moved_by_half_is_not_used_again(
+    undisturbed: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise MemoryError
+
+    store = FrameStore(tmp_path)
+    with monkeypatch.context() as patch:
+        Shortage(patch, "denoise", by_a_card, 6, ("none",))
+        patch.setattr(Run, "pack", full)
+        frames, error = collect(store)
+    assert isinstance(error, OutOfMemory) and "moving the model" in error.message and 0 < len(frames) < FRAMES
+    frames, error = collect(store)
+    assert error is None and [frame.png for frame in frames] == undisturbed
 
 
 def test_what_failed_is_let_go_before_the_next_try() -> None:

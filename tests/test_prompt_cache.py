@@ -159,6 +159,19 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     assert "not kept" in caplog.text
 
 
+def test_a_damaged_entry_that_cannot_be_removed_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may only be read, or on Windows while another program has the file open."""
+
+    def refuse(*given: Any, **named: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    store, key = PromptStore(tmp_path), "ab" * 32
+    store.put(key, {"states": torch.ones(3)})
+    store.path(key).write_bytes(b"no entry")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert store.get(key) is None
+
+
 def test_what_a_prompt_loses_is_said_although_it_is_known(
     tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

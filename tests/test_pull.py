@@ -24,6 +24,7 @@ from hub_server import COMMIT, Hub, Repository, serve
 from huggingface_hub import constants
 from test_setup import stretch
 
+from koshi_backend.models.catalogue import list_models
 from koshi_backend.models.checkpoint_check import verify_files
 from koshi_backend.models.registry import MODELS
 
@@ -166,6 +167,20 @@ def test_without_links_no_file_lies_there_twice(around: dict[str, str]) -> None:
     on_disk = sum(file.stat().st_size for file in cache(around).rglob("*") if file.is_file())
     assert pulled["bytes"] <= on_disk < 1.01 * pulled["bytes"]
     assert len(verified(around)["checksums"]["right"]) == pulled["files"]
+
+
+def test_what_is_here_of_a_model_is_counted_with_links_and_without(tmp_path: Path) -> None:
+    """Also while a pull moves files: one may be gone between two looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        place = tmp_path / ("models--" + MODELS[OPEN].repository.replace("/", "--"))
+        for folder in ("blobs", "snapshots/abc/vae"):
+            (place / folder).mkdir(parents=True)
+            (place / folder / "a").write_bytes(b"12345")
+        (place / "snapshots" / "abc" / "link").symlink_to(place / "blobs" / "a")
+        (place / "blobs" / "gone").symlink_to(place / "nowhere")
+        listed = {one["name"]: one for one in list_models()["models"]}
+    assert listed[OPEN]["partial"] == 10
 
 
 # --- what is broken off -----------------------------------------------------------------------------------------
@@ -366,6 +381,13 @@ def test_only_one_pulls_a_model_at_a_time(hub: Hub, around: dict[str, str]) -> N
         process.kill()
     hub.rate = 0.0
     assert koshi(around, "pull", OPEN)["ok"]  # the lock goes with its holder
+
+
+def test_what_cannot_be_removed_is_said(around: dict[str, str]) -> None:
+    folder = cache(around)
+    folder.mkdir(parents=True)
+    (folder.parent / ".locks").write_text("in the place of a folder")
+    assert koshi(around, "remove", OPEN, code=1)["error"]["code"] == "cannot_write"
 
 
 def test_a_repository_of_another_make_is_refused_before_it_is_fetched(hub: Hub, around: dict[str, str]) -> None:

@@ -90,6 +90,7 @@ DAMAGE: dict[str, tuple[Callable[[State, Path], None], dict[str, Change]]] = {
         "missing table": without(f"{QUANTISED}.quant_map"),
         "missing outer scale": without(f"{QUANTISED}.nested_absmax"),
         "NaN scale": put(f"{QUANTISED}.nested_absmax", filled(NAN)),
+        "NaN table": put(f"{QUANTISED}.quant_map", filled(NAN)),
         "scale of a wrong shape": put(f"{QUANTISED}.absmax", cut),
         "unknown kind": lambda state: state.update({NF4_STATE[:-3] + "fp5": state.pop(NF4_STATE)}),
         "state in no JSON": put(NF4_STATE, filled(7)),

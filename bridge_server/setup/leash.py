@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs pip, and ends with the set-up that started it: `python leash.py pip ARGUMENTS`.
+"""Runs a module, such as pip, and ends with the set-up that started it: `python leash.py MODULE ARGUMENTS`.
 
 Its stdin is a pipe from the set-up. When that closes, because the set-up was killed, pip must not go on writing into a
 folder that the next set-up makes anew.

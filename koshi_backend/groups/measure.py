@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..doubles import doubled
 from ..errors import KoshiError
 from ..models.autoencoder import LATENT_CHANNELS
 from ..models.flux2_model import Flux2Model
@@ -102,7 +103,7 @@ def donor(sample: Sample, k: int) -> int:
 
 def pca_basis(grid: Tensor) -> Tensor:
     """[32, 32]: principal directions of the channels over all cells, strongest first, one a row."""
-    cells = grid.permute(1, 0, 2, 3).flatten(1).double()
+    cells = doubled(grid.permute(1, 0, 2, 3).flatten(1))
     return torch.linalg.eigh(torch.cov(cells)).eigenvectors.flip(1).T.to(grid)
 
 

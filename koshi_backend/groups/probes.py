@@ -22,7 +22,7 @@ def cell_readings(grid: Tensor, pictures: Tensor, scenes: np.ndarray, sets: np.n
     grid: [N, C, h, w]. pictures: luma and chroma [N, 3, H, W]. sets: [sets, groups, k] of channel numbers.
     Each scene in turn is left out of the fit and predicted. Below 0 a probe is worse than the mean.
     """
-    targets = _cell_targets(pictures).permute(0, 2, 3, 1).flatten(1, 2).double().cpu().numpy()
+    targets = _cell_targets(pictures).permute(0, 2, 3, 1).flatten(1, 2).cpu().double().numpy()
     scores = _scores(grid, targets, [np.flatnonzero(scenes == s) for s in np.unique(scenes)], sets)
     return np.stack([scores[..., [t == k for t in _TARGETS]].mean(axis=-1) for k in range(len(CELL_PROBES))], axis=-1)
 
@@ -44,7 +44,7 @@ def scene_readings(grid: Tensor, scenes: np.ndarray, sets: np.ndarray) -> np.nda
 
 def _scores(grid: Tensor, targets: np.ndarray, folds: list[np.ndarray], sets: np.ndarray) -> np.ndarray:
     """[sets, groups, targets]: R^2 on held-out folds of pictures. targets: [N, cells, targets]."""
-    x = grid.permute(0, 2, 3, 1).flatten(1, 2).double().cpu().numpy()
+    x = grid.permute(0, 2, 3, 1).flatten(1, 2).cpu().double().numpy()
     x, y = x - x.mean(axis=(0, 1)), targets - targets.mean(axis=(0, 1))
     x = np.concatenate([x, np.ones((*x.shape[:2], 1))], axis=-1)
     xx = np.stack([np.einsum("nai,naj->ij", x[f], x[f]) for f in folds])

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..models.flux1 import Flux1Transformer
 from ..models.flux2 import Flux2Transformer
 from ..models.flux3 import Flux3Transformer
 from ..models.model import FluxModel
-from ..models.shortage import out_of_memory_explained
+from ..models.surviving import surviving
 from ..models.tensor_files import TensorFiles
 from .branches import Branch, Kronecker, LowRank, Shift, Whole
 from .file import LoraFile, check_family, lora_identity, open_lora, warn_of_text
@@ -34,7 +35,8 @@ _WIDTHS = {("flux2", 3072): "Klein 4B", ("flux2", 4096): "Klein 9B", ("flux2", 6
 
 
 def fit_loras(model: FluxModel, name: str, files: Sequence[str | Path]) -> list[Lora]:
-    """These LoRAs, fitted to a model, in the order given. They stay with the model until others are asked for.
+    """These LoRAs, fitted to a model, in the order given. They stay with the model until others are asked for. Where
+    there is no room for one, the model makes some (surviving.py).
 
     name: the model's, for what is said of it.
     Raises KoshiError("bad_lora") for one that is for another family or size, or that has tensors which nothing in the
@@ -45,8 +47,9 @@ def fit_loras(model: FluxModel, name: str, files: Sequence[str | Path]) -> list[
         del model.loras[identity]
     for identity, file in wanted.items():
         if identity not in model.loras:
-            with out_of_memory_explained("loading a LoRA", model.device, model.policy):
-                changes = fit(open_lora(file), model.transformer, name, model.device, model.dtype)
+            whole = open_lora(file)
+            work = partial(fit, whole, model.transformer, name, model.device, model.dtype)
+            changes = surviving(model, "loading a LoRA", work)
             model.loras[identity] = lora = Lora(identity, changes)
             log.info("%s changes %d layers and takes %.0f MB", file, len(changes), lora.bytes() / 1e6)
     return [model.loras[lora_identity(file)] for file in files]

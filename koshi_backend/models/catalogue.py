@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from .hub_cache import repository_folder
+from .hub_cache import bytes_of, held_bytes
 from .installed import installed_folder
-from .registry import MODELS, ModelInfo
+from .registry import MODELS
 
 
 def list_models() -> dict[str, Any]:
@@ -36,8 +35,8 @@ def list_models() -> dict[str, Any]:
                 "side": info.traits.side,
                 "references": info.traits.references,
                 "installed": None if folder is None else str(folder),
-                "bytes": None if folder is None else _size(folder),
-                "partial": _partial(info) if folder is None else 0,
+                "bytes": None if folder is None else bytes_of(folder.rglob("*")),
+                "partial": held_bytes(info.repository) if folder is None else 0,
                 "card": str(folder / "README.md") if folder and (folder / "README.md").is_file() else None,
             }
         )
@@ -63,12 +62,3 @@ def as_text(report: dict[str, Any]) -> str:
             f"{model['memory_gb']:.3g} GB in memory, {model['licence']}; {place}{default}"
         )
     return "\n".join(lines)
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _partial(info: ModelInfo) -> int:
-    blobs = (file for file in repository_folder(info.repository).glob("blobs/*") if file.is_file())
-    return sum(file.stat().st_size for file in blobs)

@@ -8,10 +8,12 @@ Beside them Koshi writes what it has pulled, with the checksums that the hub gav
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +55,22 @@ def snapshot_folder(repository: str, hub: Path | None = None) -> Path | None:
         return None
     folder = place / "snapshots" / commit
     return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+
+def held_bytes(repository: str, hub: Path | None = None) -> int:
+    """Bytes of a model's files that are here, whole or not: in blobs, or where there are no links under their names."""
+    place = repository_folder(repository, hub)
+    held = (file for part in ("blobs", "snapshots") for file in place.glob(f"{part}/**/*"))
+    return bytes_of(file for file in held if not file.is_symlink())
+
+
+def bytes_of(files: Iterable[Path]) -> int:
+    """Bytes of files; those that go meanwhile, as a pull moves them, count as none."""
+    whole = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            whole += file.stat().st_size if file.is_file() else 0
+    return whole
 
 
 def read_record(snapshot: Path) -> dict[str, Known]:

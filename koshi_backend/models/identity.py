@@ -55,7 +55,8 @@ def _weighed(files: ModelFiles, begin: str = "") -> hashlib._Hash | None:
     """Of the files whose names begin so; None where there are none."""
     known = _read_cache()
     whole, changed = hashlib.sha256(), False
-    listed = [(name, file) for name, file in files.listed() if file.suffix in _WEIGHED and name.startswith(begin)]
+    named = ((name, file) for name, file in files.listed() if name.startswith(begin))
+    listed = [(name, file) for name, file in named if file.suffix.lower() in _WEIGHED]
     for name, file in sorted(listed, key=lambda one: one[0].split("/")):
         try:
             stat = file.stat()
@@ -98,8 +99,12 @@ def _write_cache(known: dict[str, str]) -> None:
     try:
         _cache_file().parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=_cache_file().parent, prefix=".part-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-        os.replace(aside, _cache_file())
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(known, file, indent=1)
+            os.replace(aside, _cache_file())
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
     except OSError as error:
         log.info("model hashes were not remembered: %s", error)

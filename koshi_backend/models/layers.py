@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..doubles import doubled
+
 EPS = 1e-6
 TIME_CHANNELS = 256
 # Both families embed times and guidance multiplied by this.
@@ -56,12 +58,12 @@ def rotary(ids: Tensor, axes: tuple[int, ...], theta: float) -> tuple[Tensor, Te
     axes: channels of a head given to each position axis; their sum is the head's width.
     Frequencies in float64, as diffusers computes them, so that pictures agree.
     """
-    parts = []
+    places, parts = doubled(ids), []
     for axis, width in enumerate(axes):
-        omega = theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device=ids.device) / width)
-        parts.append(ids[:, axis].double()[:, None] * omega[None])
+        omega = theta ** (-doubled(torch.arange(0, width, 2, device=ids.device)) / width)
+        parts.append(places[:, axis, None] * omega[None])
     angles = torch.cat(parts, dim=-1)
-    return angles.cos().float(), angles.sin().float()
+    return angles.cos().float().to(ids.device), angles.sin().float().to(ids.device)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

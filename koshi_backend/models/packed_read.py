@@ -117,6 +117,8 @@ def _fault(made: Packed, stored: Stored) -> str:
     if "scale" in made.parts and not bool(torch.isfinite(made.parts["scale"]).all()):
         companion = stored.parts.get("scale") or stored.parts["absmax"]
         return f"its scale {companion.name} holds numbers that are not finite."
+    if isinstance(form, Four) and not all(map(math.isfinite, form.table)):
+        return f"its table {stored.parts['quant_map'].name} holds numbers that are not finite."
     if isinstance(form, Blocks) and not scales_are_finite(form.kind, codes):
         return f"its {form.kind} blocks hold scales that are not finite."
     if isinstance(form, Eight) and form.kind in FLOAT8:

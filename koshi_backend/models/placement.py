@@ -31,18 +31,21 @@ POLICIES: tuple[Offload, ...] = get_args(Offload)
 class Placement:
     """Who of a model's networks is on the device. ledger: bytes of theirs there, now and at most.
 
-    under "none" nobody is a guest, and nothing is counted.
+    under "none" nobody is a guest, and nothing is counted. sound: whether all weights lie where they should; not so if
+    memory ran out, or somebody stopped it, while they were moved. Such a model is of no use any more.
     """
 
     def __init__(self, model: FluxModel, device: torch.device, policy: Offload) -> None:
         self._model, self._device, self.policy = model, device, policy
         self.ledger = Ledger()
+        self.sound = True
         self._guests: list[Guest] = []
         self._scratch = Scratch(cache_folder() / "scratch") if device.type == "cpu" else None
         self._hooks_of_pictures = False
 
     def adopt(self, networks: list[nn.Module]) -> None:
         """Place networks that have their weights."""
+        self.sound = False
         for network in networks:
             if self.policy == "none":
                 network.to(self._device)
@@ -51,11 +54,12 @@ class Placement:
             guest.pack(self._scratch)
             self._guests.append(guest)
             self._hook(network, guest)
+        self.sound = True
 
     def lower(self) -> Offload | None:
         """Go to the next policy, in place; None if there is none. LoRAs that have been fitted still fit.
 
-        Raises MemoryError, or torch's errors, where memory cannot take the weights: the model is of no use then.
+        Raises MemoryError, OSError or torch's errors where memory cannot take the weights: it is not `sound` then.
         """
         if self.policy == POLICIES[-1]:
             return None

@@ -18,7 +18,8 @@ from .installed import installed_files, installed_folder
 from .model import FluxModel
 from .parts import ModelFiles, folder_files, single_files
 from .placement import POLICIES
-from .pull import LogProgress, pull
+from .pull import pull
+from .pull_progress import LogProgress
 from .quantise import Quantise, pick_quantise
 from .registry import TINY_FOLDER, Traits, find_model, find_traits
 from .shortage import OutOfMemory, release
@@ -112,7 +113,7 @@ def load_model(
     narrow = pick_quantise(quantize)
     identity = model_identity(files, narrow)
     key = (identity, files.traits, device, dtype, wanted, limit)
-    if key not in _loaded:
+    if key not in _loaded or not _sound(_loaded[key]):
         _loaded.clear()  # before the next one is loaded: two would not fit on most cards
         release(device)
         free, tried = budget(device, limit), list[Offload]()
@@ -127,8 +128,12 @@ def load_model(
                 _loaded[key] = load_family(files, device, dtype, identity, PromptStore(), choice, narrow)
                 break
             except OutOfMemory as error:
-                if last or not tried:
+                if last or not tried or error.device.type != device.type:  # less on a card is more in memory
                     raise
                 log.warning("%s It is loaded once more.", error.message)
             release(device)
     return _loaded[key]
+
+
+def _sound(model: FluxModel) -> bool:
+    return model.placement is None or model.placement.sound

@@ -12,12 +12,9 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +24,11 @@ from .identity import remember
 from .installed import installed_files
 from .pull_file import PARTIAL, fetch
 from .pull_plan import Plan, check_room, drop_damaged, matches, plan_pull
+from .pull_progress import Count, Tell, telling
 from .pull_words import downloads_off, explain, size
 from .registry import ModelInfo
 
 log = logging.getLogger(__name__)
-
-TELL = 0.2  # seconds between two words on how far it is
-WINDOW = 5.0  # seconds that the speed is the mean of
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a pull is. done, total: bytes. speed: bytes a second just now. left: seconds, None while not known."""
-
-    done: int = 0
-    total: int = 0
-    speed: float = 0.0
-    left: float | None = None
-    file: str = ""
-
-    def __str__(self) -> str:
-        share = f"{size(self.done)} of {size(self.total)}"
-        if not self.speed:
-            return f"{share}, waiting for {self.file}" if self.file else share
-        left = "" if self.left is None else f", {_duration(self.left)} left"
-        return f"{share}, {size(self.speed)}/s{left}, {self.file}"
-
-
-Tell = Callable[[Progress], None]
-
-
-class LogProgress:
-    """For `pull(tell=...)` in a program that nobody watches: a line in the log every tenth."""
-
-    def __init__(self) -> None:
-        self._told = -1
-
-    def __call__(self, progress: Progress) -> None:
-        tenth = 10 * progress.done // max(progress.total, 1)
-        if tenth != self._told:
-            self._told = tenth
-            log.info("fetching: %s", progress)
-
 
 def pull(
     info: ModelInfo,
@@ -109,7 +69,7 @@ def pull(
                 f"{info.title}: {size(plan.total - plan.there)} of {size(plan.total)} in {len(plan.files)} files to "
                 f"{plan.place}; licence {info.licence}"
             )
-            with _telling(plan, tell) as count:
+            with telling(plan, tell) as count:
                 _fetch_large(plan, count, cancelled)
                 _fetch_rest(plan, count)
             hashes = _check_small(plan)
@@ -138,26 +98,7 @@ def _report(
 # --- the files --------------------------------------------------------------------------------------------------
 
 
-class _Count:
-    """What has arrived. done: bytes that are here, of those that were planned; fetched: that were not here before."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.done = self.fetched = 0
-        self.file = ""
-        self._old = 0  # bytes of a file that were here before, and are counted again as they are read
-        self._plan = plan
-
-    def begin(self, name: str, there: int = 0) -> None:
-        self.file, self._old = name, there
-
-    def arrived(self, count: int) -> None:
-        self.done += count
-        known = min(self._old, count) if count > 0 else 0
-        self._old -= known
-        self.fetched += max(0, count - known)
-
-
-def _fetch_large(plan: Plan, count: _Count, cancelled: Callable[[], bool]) -> None:
+def _fetch_large(plan: Plan, count: Count, cancelled: Callable[[], bool]) -> None:
     for name, known in plan.files.items():
         if not known.sha256:
             continue
@@ -171,7 +112,7 @@ def _fetch_large(plan: Plan, count: _Count, cancelled: Callable[[], bool]) -> No
         fetch(plan.url(name), name, place, known.size, known.sha256, count.arrived, cancelled)
 
 
-def _fetch_rest(plan: Plan, count: _Count) -> None:
+def _fetch_rest(plan: Plan, count: Count) -> None:
     """The small files, and the snapshot's links to the large ones, by the hub's client."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -244,42 +185,6 @@ def _alone(info: ModelInfo) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _telling(plan: Plan, tell: Tell) -> Iterator[_Count]:
-    """Count, and tell a few times a second how far it is, also while nothing comes."""
-    count, over = _Count(plan), threading.Event()
-    seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-
-    def speak() -> None:
-        now, fetched = time.monotonic(), count.fetched
-        seen.append((now, fetched))
-        while len(seen) > 2 and now - seen[0][0] > WINDOW:
-            seen.popleft()
-        (begin, before), begun = seen[0], count.done
-        speed = max(0.0, (fetched - before) / (now - begin)) if now > begin else 0.0
-        left = (plan.total - begun) / speed if speed else None
-        tell(Progress(min(begun, plan.total), plan.total, speed, left, count.file))
-
-    def go_on() -> None:
-        while not over.wait(TELL):
-            speak()
-
-    thread = threading.Thread(target=go_on, name="koshi-pull", daemon=True)
-    thread.start()
-    try:
-        yield count
-        speak()
-    finally:
-        over.set()
-        thread.join()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 # --- the way back -----------------------------------------------------------------------------------------------
 
 
@@ -294,18 +199,15 @@ def remove(info: ModelInfo) -> dict[str, Any]:
     place = repository_folder(info.repository)
     if not place.is_dir():
         raise KoshiError("not_installed", f"{info.title} is not on this computer.", f"It would be at {place}.")
-    freed = 0
-    with _alone(info):
-        for file in place.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                freed += file.stat().st_size
-        try:
+    try:
+        with _alone(info):
+            held = [file for file in place.rglob("*") if file.is_file() and not file.is_symlink()]
+            freed = sum(file.stat().st_size for file in held)
             (place / "refs" / "main").unlink(missing_ok=True)  # first: half of a model must not count as one
             shutil.rmtree(place)
-        except OSError as error:
-            raise KoshiError(
-                "cannot_write", f"{place} cannot be deleted ({error.strerror}).", "Stop the programs that use it."
-            ) from error
+    except OSError as error:
+        hint = "Stop the programs that use it, and see to it that you may write there."
+        raise KoshiError("cannot_write", f"{place} cannot be deleted ({error.strerror}).", hint) from error
     return {"ok": True, "model": info.name, "folder": str(place), "freed": freed}
 
 

@@ -211,8 +211,11 @@ class Guest:
     def pack(self, scratch: Scratch | None) -> None:
         """Let all weights lie away from the device."""
         self.stay.pack(None, pinned=False)
-        for run in self.runs:
-            run.pack(scratch, pinned=self.device.type == "cuda")
+        locked = self.device.type == "cuda"
+        # Pages are locked for the card in force, which may be another one of several.
+        with torch.cuda.device(self.device) if locked else contextlib.nullcontext():
+            for run in self.runs:
+                run.pack(scratch, pinned=locked)
 
     def come(self) -> None:
         """Raises torch.OutOfMemoryError where there is no room; then nothing of it is there."""
@@ -267,9 +270,9 @@ def _pin(home: Tensor) -> None:
         with contextlib.suppress(RuntimeError):  # the runtime tells the failure once more, to whoever comes next
             torch.zeros(1, device="cuda").add_(1)
         return
-    weakref.finalize(home, _unpin, home.data_ptr())
+    weakref.finalize(home, _unpin, home.data_ptr(), torch.cuda.current_device())
 
 
-def _unpin(address: int) -> None:
-    torch.cuda.synchronize()  # a block may still be on its way
+def _unpin(address: int, device: int) -> None:
+    torch.cuda.synchronize(device)  # a block may still be on its way
     torch.cuda.cudart().cudaHostUnregister(address)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import re
@@ -22,12 +23,15 @@ _GIB = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SAID = re.compile(
     r"out of memory|DefaultCPUAllocator|(CUBLAS|CUDNN|CUSOLVER)_STATUS_ALLOC_FAILED|Insufficient memory", re.IGNORECASE
 )
+_SAID_OFF_THE_CARD = re.compile(r"DefaultCPUAllocator|Insufficient memory", re.IGNORECASE)  # the second is OpenCV's
+_COMMIT_LIMIT = 1455  # Windows: "the paging file is too small for this operation to complete"; no errno stands for it
 _limits: dict[torch.device, int] = {}  # bytes of cards that this process may take, where that is not all
 
 
 class OutOfMemory(KoshiError):
     """Memory ran out.
 
+    device: whose memory that was; "cpu" for the computer's own, also where a card computes.
     asked: bytes that were asked for last, None if nobody says. free, total: bytes that the device had, None likewise.
     policy: of offloading ("none", "model", "block"), under which it happened. remedies: three things to do.
     """
@@ -99,7 +103,8 @@ def out_of_memory_explained(doing: str, device: torch.device, policy: str = "non
         if not is_out_of_memory(error):
             raise
         log.info("out of memory while %s: %s", doing, error)
-        told = OutOfMemory(doing, device, asked_for(str(error)), policy)
+        where = torch.device("cpu") if _is_off_the_card(error) else device
+        told = OutOfMemory(doing, where, asked_for(str(error)), policy)
         traceback.clear_frames(error.__traceback__)
     if told is not None:
         raise told
@@ -107,7 +112,14 @@ def out_of_memory_explained(doing: str, device: torch.device, policy: str = "non
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a card or off it."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or bool(_SAID.search(str(error)))
+    return isinstance(error, torch.OutOfMemoryError) or _is_off_the_card(error) or bool(_SAID.search(str(error)))
+
+
+def _is_off_the_card(error: BaseException) -> bool:
+    """Whether an error says that the computer's own memory ran out, be it while a card computes."""
+    if isinstance(error, OSError):  # what cannot be mapped, or reserved
+        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) == _COMMIT_LIMIT
+    return isinstance(error, MemoryError) or bool(_SAID_OFF_THE_CARD.search(str(error)))
 
 
 def asked_for(message: str) -> int | None:

@@ -19,7 +19,8 @@ def surviving(model: FluxModel, doing: str, work: Callable[[], _T]) -> _T:
     """Do something with a model. Where memory runs out: release, and once more at the next policy of offloading.
 
     doing: what is done, as it reads after "while". The work is begun anew: what it has changed by then must not matter.
-    Raises OutOfMemory if that does not help. The model stays at that policy.
+    Raises OutOfMemory if that does not help. The model stays at that policy. Where it is the computer's memory that ran
+    out beside a card's, the policy stays as it is: the next one would take more of that.
     """
     first: OutOfMemory
     try:
@@ -29,12 +30,13 @@ def surviving(model: FluxModel, doing: str, work: Callable[[], _T]) -> _T:
     log.warning("%s", first.message)
     model.release()
     release(model.device)
-    if model.placement is None:
+    if model.placement is None or not model.placement.sound:
         raise first
-    with out_of_memory_explained("moving the model off the device", model.device, model.placement.policy):
-        lower = model.placement.lower()
-    release(model.device)
-    log.warning("it is tried once more, with offload %s", lower or model.placement.policy)
+    if first.device.type == model.device.type:
+        with out_of_memory_explained("moving the model off the device", model.device, model.placement.policy):
+            model.placement.lower()
+        release(model.device)
+    log.warning("it is tried once more, with offload %s", model.policy)
     return _explained(model, doing, work)
 
 

@@ -26,6 +26,7 @@ from .packed_read import read_packed
 from .packing import FLOATS
 from .quantise import Quantise, is_quantised_on_load, quantised
 from .quantised import put_quantised
+from .shortage import is_out_of_memory
 from .widening import held_as, widen_at_use
 
 _Net = TypeVar("_Net", bound=nn.Module)
@@ -124,6 +125,8 @@ def _read(
             # Private, because torch takes only memory that may be written to. Nothing writes to it.
             mapped = mmap.mmap(file.fileno(), stored.end - start, access=mmap.ACCESS_COPY, offset=start)
     except (OSError, ValueError) as error:  # gone, or shorter than when its header was read
+        if is_out_of_memory(error):
+            raise
         raise KoshiError(
             "bad_model_file", f"{stored.file} changed while it was read ({error}).", FETCH_AGAIN
         ) from error

@@ -7,6 +7,7 @@ costs time only: what cannot be written is not kept, without an error.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -52,7 +53,8 @@ class PromptStore(Shelf):
             damaged = True
         if damaged:
             log.warning("the encoded prompt %s is damaged and will be made again", key[:12])
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a folder that may only be read
+                path.unlink()
             return None
         self._used(path)
         return tensors

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..doubles import doubled
 from ..errors import KoshiError
 from .field import MotionField, grid
 from .resample import resample
@@ -72,7 +73,7 @@ def _seen(picture: Tensor, matrix: np.ndarray) -> Tensor:
 def _whole(left: Tensor, matrix: np.ndarray, width: int, height: int) -> Tensor:
     """Flow to a moved picture as flow to the picture itself. matrix: from the moved one to it."""
     here = grid(width, height, left.device).permute(1, 2, 0)
-    place = (here + left).double()
+    place = doubled(here + left)
     line = torch.from_numpy(matrix).to(place)
     moved = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ line.T
-    return (moved[..., :2] / moved[..., 2:]).float() - here
+    return (moved[..., :2] / moved[..., 2:]).float().to(here.device) - here

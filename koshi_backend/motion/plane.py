@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from ..doubles import doubled
 from ..errors import KoshiError
 from .field import MotionField
 
@@ -63,9 +64,9 @@ def plane_field(
     # Along a pixel's ray the plane comes at distance / (ray . normal), which has to lie in front.
     towards = normal @ turn @ np.linalg.inv(following[1]) * np.sign(normal @ (np.asarray(point) - place))
     a, b, c = (float(part) for part in towards)
-    x = torch.arange(width, dtype=torch.float64, device=device)
-    y = torch.arange(height, dtype=torch.float64, device=device)[:, None]
-    return MotionField(field.source, field.valid & (a * x + b * y + c > 0.0), field.matrix)
+    x, y = doubled(torch.arange(width, device=device)), doubled(torch.arange(height, device=device))[:, None]
+    ahead = (a * x + b * y + c > 0.0).to(field.valid.device)
+    return MotionField(field.source, field.valid & ahead, field.matrix)
 
 
 def _pose(world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

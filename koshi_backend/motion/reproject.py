@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..doubles import doubled
 from ..errors import KoshiError
 from .camera import Camera, screen_motion
 from .field import MotionField
@@ -127,7 +128,8 @@ def _carry(pair: _Pair, x: Tensor, y: Tensor, depth: Tensor) -> tuple[Tensor, Te
     def row(i: int) -> Tensor:
         # What does not depend on d is worked out in double precision along the edges, where that costs nothing.
         a, b, c, k = (float(value) for value in pair.matrix[i])
-        out = torch.add((a * x.double() + c).float()[None, :], (b * y.double()).float()[:, None])
+        across, down = (a * doubled(x) + c).float().to(d.device), (b * doubled(y)).float().to(d.device)
+        out = torch.add(across[None, :], down[:, None])
         return out.add_(d, alpha=k) if k else out
 
     # A point behind the previous camera has s < 0: it lands far outside, or at a depth that nothing has.

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..doubles import doubled
 from ..errors import KoshiError
 from .camera import Camera
 from .field import MotionField
@@ -105,9 +106,9 @@ def next_displacement_by_a_still_camera(
 
 def _through(matrix: np.ndarray, place: Tensor, d: Tensor) -> Tensor:
     """Places [2, H, W] of points at d [H, W] on one camera's picture -> on another's."""
-    point = torch.stack([place[0], place[1], torch.ones_like(d), d]).double()
+    point = doubled(torch.stack([place[0], place[1], torch.ones_like(d), d]))
     moved = torch.einsum("ij,jhw->ihw", torch.from_numpy(matrix[:3]).to(point), point)
-    return (moved[:2] / moved[2].clamp(min=1e-9)).float()
+    return (moved[:2] / moved[2].clamp(min=1e-9)).float().to(d.device)
 
 
 def next_displacement(
