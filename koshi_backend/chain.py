@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -94,9 +95,13 @@ def render_shot(
         if spot.first == spot.second:
             key, png, stored = made.frame(spot.first)
         else:
-            ends = made.ends(spot)
-            with out_of_memory_explained("making a picture between two frames", where):
-                key, png, stored = betweens.picture(spot, ends, made.entry)
+            work = partial(betweens.picture, spot, made.ends(spot), made.entry)
+            doing = "making a picture between two frames"
+            if loaded is not None:
+                key, png, stored = surviving(loaded.model, doing, work)
+            else:
+                with out_of_memory_explained(doing, where):
+                    key, png, stored = work()
         yield Frame(index, shot.film_number(index), key, png, stored)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from koshi_backend import create_pipeline
+from koshi_backend.betweens import _Span
 from koshi_backend.chain import Frame, render_shot
 from koshi_backend.errors import KoshiError
 from koshi_backend.lora import fit
@@ -49,14 +50,18 @@ def by_a_card() -> None:
 
 STAGES = {"prompt": (TextEncoder, "_run"), "encode": (Encoder, "forward"), "denoise": (Flux2Transformer, "forward"),
           "decode": (Decoder, "forward")}  # fmt: skip
+BETWEEN = (_Span, "at")
+
+
+SHOT = {
+    "model": "koshi-tiny", "width": 64, "height": 64, "frames": FRAMES, "steps": 1, "seed": 5,
+    "prompts": [{"frame": 0, "text": "a calm sea at dawn, photo"}, {"frame": 6, "text": "a forest at night, ink"}],
+    "schedules": {"zoom": 1.02, "strength": 0.5}, "feedback": {"condition": "both"},
+}  # fmt: skip
 
 
 def a_shot() -> Shot:
-    prompts = [{"frame": 0, "text": "a calm sea at dawn, photo"}, {"frame": 6, "text": "a forest at night, ink"}]
-    return load_shot({
-        "model": "koshi-tiny", "width": 64, "height": 64, "frames": FRAMES, "steps": 1, "seed": 5, "prompts": prompts,
-        "schedules": {"zoom": 1.02, "strength": 0.5}, "feedback": {"condition": "both"},
-    })  # fmt: skip
+    return load_shot(SHOT)
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +88,7 @@ class Shortage:
     def __init__(
         self, patch: pytest.MonkeyPatch, stage: str, fail: Callable[[], None], first: int, under: tuple[str, ...]
     ) -> None:
-        kind, name = STAGES[stage]
+        kind, name = BETWEEN if stage == "between" else STAGES[stage]
         real: Callable[..., Any] = getattr(kind, name)
         self.calls = self.failed = 0
 
@@ -132,6 +137,17 @@ def test_the_shot_is_completed_at_the_next_policy(
     assert [frame.png for frame in frames] == undisturbed
     assert not any(frame.stored for frame in frames)
     assert model().policy == "model" and whole(store)
+
+
+def test_a_picture_between_frames_gets_the_room_that_the_model_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shot = load_shot({**SHOT, "frames": 3, "time": {"interpolation": 2}})
+    calm = [frame.png for frame in render_shot(shot, store=FrameStore(tmp_path / "calm"))]
+    pool._loaded.clear()
+    shortage = Shortage(monkeypatch, "between", by_a_card, 2, ("none",))
+    assert [frame.png for frame in render_shot(shot, store=FrameStore(tmp_path / "short"))] == calm
+    assert shortage.failed == 1 and model().policy == "model"
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
