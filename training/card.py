@@ -143,7 +143,7 @@ diffusers' layout; `Flux2KleinPipeline` draws the same pictures from it.
 {len(SCENES)} scenes at {len(TIMES)} times ({", ".join(TIMES)}) in {len(STYLES)} styles ({", ".join(STYLES)}),
 outdoors with weather ({", ".join(WEATHERS[1:])}). From text alone, or with reference pictures: the same place moved by
 a camera, at another time, in another style. Best at about 256 x 256; 16:9, 9:16 and 4:3 of
-that size work, and so do 128 x 128 to 384 x 384 for most scenes. At 512 x 512 a scene begins to repeat itself.
+that size work, and so do 128 x 128 to 384 x 384 for most scenes. At 512 x 512 a scene repeats itself and falls apart.
 
 | scene | adjectives |
 |---|---|
