@@ -11,6 +11,7 @@ Whatever a library prints goes to stderr, which the server keeps in its log.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -147,6 +148,11 @@ def _give_way() -> None:
         kernel.SetPriorityClass(kernel.GetCurrentProcess(), 0x4000)  # BELOW_NORMAL_PRIORITY_CLASS
     else:
         os.nice(5)
+        # Linux weighs whole sessions first: among processes of two sessions their own values count for nothing. The
+        # server has a session of its own, unless somebody started it in a terminal, whose shell would suffer.
+        if sys.platform == "linux" and os.getsid(0) == os.getppid():
+            with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as weight:
+                weight.write("5")
 
 
 def _die_with_parent() -> None:

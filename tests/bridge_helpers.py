@@ -80,9 +80,9 @@ class Rig:
         self.server: subprocess.Popen[bytes] | None = None
         self._pids: set[int] = set()
 
-    def start(self, *options: str) -> Connection:
+    def start(self, *options: str, **more: Any) -> Connection:
         """Starts `koshi serve` and waits until it answers."""
-        self.server = self.spawn("--log", str(self.log), *options)
+        self.server = self.spawn("--log", str(self.log), *options, **more)
         server = self.server
 
         def answers() -> Connection | None:
