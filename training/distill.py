@@ -22,8 +22,13 @@ from .optim import Masters, Muon
 from .stage import Room, Stage, warm_up
 from .transformer import Examples
 
-STEPS, SUBSTEPS = 4, 3
-GUIDANCE, REFERENCE_GUIDANCE = 2.0, 1.3
+STEPS = 4
+# The teacher's small steps in each of the four intervals, and in any other. With three everywhere photos and
+# watercolors have a fifth less detail than with six, which have as much as 24 even ones.
+SUBSTEPS = (3, 3, 4, 6, 5)
+# Of guidance 1, 2 and 3, photos keep 0.39, 0.73 and 1.09 of the top octave that real ones have after the same decoder,
+# mosaics 1.00, 1.21 and 1.28.
+GUIDANCE, REFERENCE_GUIDANCE = 2.6, 1.4
 RATE = 6e-4
 FREE = 4  # the name of the intervals that are not one of the four
 
@@ -35,12 +40,14 @@ class Teacher:
         self.net = net
 
     @torch.no_grad()
-    def solve(self, x: Tensor, start: float, end: float, words: list[str], references: tuple[Tensor, ...]) -> Tensor:
-        """The mean velocity from `start` to `end`, by small Euler steps."""
+    def solve(
+        self, x: Tensor, start: float, end: float, words: list[str], references: tuple[Tensor, ...], steps: int
+    ) -> Tensor:
+        """The mean velocity from `start` to `end`, by so many Euler steps."""
         text, nothing = self.net.embed(words), self.net.embed([""] * len(words))
         guidance = REFERENCE_GUIDANCE if references else GUIDANCE
         y = x
-        for t, after in itertools.pairwise(np.linspace(start, end, SUBSTEPS + 1).tolist()):
+        for t, after in itertools.pairwise(np.linspace(start, end, steps + 1).tolist()):
             at = torch.full((len(x),), t, device=x.device)
             plain = self.net(y, at, nothing, references)
             y = y + (after - t) * (plain + guidance * (self.net(y, at, text, references) - plain))
@@ -80,7 +87,7 @@ def train_distilled(room: Room) -> None:
             x = own_path(net, noise, times[: k + 1], words, references)
         else:
             x = start * noise + (1 - start) * start_picture
-        target = teacher.solve(x, start, end, words, references)
+        target = teacher.solve(x, start, end, words, references, SUBSTEPS[k])
         v = net(x, torch.full((len(x),), start, device=x.device), net.embed(words), references)
         loss = (v - target).square().mean()
         loss.backward()

@@ -34,7 +34,7 @@ LOOPED = 6  # of a damaged batch, how many pictures go through the autoencoder, 
 LEAST = 0.3  # flow time of a damaged start: below it a velocity would have to undo all the damage in no time
 TOKENS = 4200  # of pictures and text in a batch that suits a CPU
 RATE = 2.5e-3
-SIZES = {"small": 0.10, "square": 0.60, "wide": 0.12, "tall": 0.08, "classic": 0.07, "large": 0.03}
+SIZES = {"small": 0.08, "square": 0.52, "wide": 0.12, "tall": 0.15, "classic": 0.07, "large": 0.06}
 
 
 class Example(NamedTuple):
