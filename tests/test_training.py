@@ -176,7 +176,7 @@ def test_the_budget_grows_with_the_minutes() -> None:
     shares = [share_out(minutes, 2) for minutes in (5, 20, 360)]
     assert [s.pictures for s in shares] == sorted(s.pictures for s in shares)
     for minutes, s in zip((5, 20, 360), shares, strict=True):
-        assert s.autoencoder + 2 * s.settle + s.transformer + s.distill + s.judge < 0.95 * minutes
+        assert s.autoencoder + s.settle + s.transformer + s.distill + s.judge < 0.95 * minutes
 
 
 # ---- the steps
@@ -243,7 +243,6 @@ def model(room: Room) -> Path:
     settle(short, examined=0)
     train_transformer(short)
     train_distilled(dataclasses.replace(room, steps=1))
-    settle(dataclasses.replace(room, steps=4), examined=0)
     return export(room)
 
 
@@ -252,9 +251,6 @@ def test_every_step_leaves_a_log_and_a_plot(model: Path, room: Room) -> None:
         with Image.open(model / "training" / f"{name}.png") as plot:
             assert len(plot.convert("RGB").getcolors(2**20) or ()) > 3
         assert (model / "training" / f"{name}.jsonl").read_text(encoding="utf-8").count('"commit"') >= 1
-    settled = [json.loads(line) for line in (room.folder / "settle.jsonl").read_text(encoding="utf-8").splitlines()]
-    seen = [(line["step"] > 2, "drawn" in line) for line in settled if "pixels" in line]
-    assert len(set(seen)) == 2 and all(late == drawn for late, drawn in seen)  # what the net draws joins in the end
     assert json.loads((model / "training" / "export.json").read_text(encoding="utf-8"))["commit"]
     assert not list(room.folder.glob("*.new"))
 

@@ -151,12 +151,8 @@ def run(given: argparse.Namespace) -> int:
             train_transformer(dataclasses.replace(room, minutes=budget.transformer))
         elif name == "distill":
             from .distill import train_distilled
-            from .settle import settle
 
             train_distilled(dataclasses.replace(room, minutes=budget.distill))
-            # As long again as after the autoencoder, now with what the net draws.
-            last = dataclasses.replace(room, minutes=2 * budget.settle, steps=2 * -(-room.steps // SETTLED))
-            settle(last, 0 if given.no_measure else 40)
         elif name == "export":
             from .export import export
 

@@ -31,10 +31,10 @@ def default_minutes(device: torch.device) -> float:
 
 
 def share_out(minutes: float, processors: int) -> Budget:
-    """10 % pictures, 16 % autoencoder, 4 % to settle its loop and 4 % more after the distillation, 50 % transformer,
-    10 % distillation, 2 % judge (30 s at least); some is left."""
+    """10 % pictures, 20 % autoencoder (a fifth of that to settle its loop), 52 % transformer, 12 % distillation, 2 %
+    judge (30 s at least); some is left."""
     count = round(min(minutes * 0.10 * PICTURES_A_MINUTE * processors, MOST_PICTURES, 3000 + 100 * minutes))
-    learning = (0.16 * minutes, 0.04 * minutes, 0.50 * minutes, 0.10 * minutes)
+    learning = (0.16 * minutes, 0.04 * minutes, 0.52 * minutes, 0.12 * minutes)
     return Budget(max(count, 24), *learning, judge=max(0.02 * minutes, 0.5))
 
 

@@ -161,8 +161,7 @@ On pictures by our own code only (the project's `training/world.py`): no photogr
 output. Captions come from `training/captions.py`. The autoencoder's encoder is a principal component analysis written
 into the weights; its decoder was trained through many rounds of encoding and decoding. Text encoder and transformer
 were trained together by flow matching, with references in a third of the batches; guidance and 24 steps were then
-distilled to 4, and in the end the decoder learned to give what those four steps draw as much detail as real pictures
-have.
+distilled to 4.
 
 {trained or "The logs of this training are not beside this card."}
 
