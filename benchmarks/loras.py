@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What LoRAs cost: added at the layers, as Koshi does it, or merged into a copy of the weights at each new weight.
 
-    python benchmarks/loras.py [--rank 16] [--side 512] [--dtype bfloat16] [--small] [--only klein] [--layer]
+    python benchmarks/loras.py [--rank 16] [--side 512] [--dtype bfloat16] [--only klein] [--rounds 5] [--small|--layer]
 
-Prints a table in Markdown: milliseconds (the median of five) and megabytes. One evaluation of the network without and
-with a LoRA on every layer of its blocks; what merging that LoRA costs each time its weight has changed, which a
-schedule does in every frame; and what each way holds besides the model. Weights are random, which changes none of it.
-Without a graphics card only --small is sensible (networks of the same make, two blocks of each kind and 256 wide), or
---layer: the processor's time for one single block's first layer of Klein 4B, in float32, reading 192 tokens.
+Prints a table in Markdown: milliseconds (the median of the rounds; on a processor its own time, over all threads, so
+that other programs do not count) and megabytes. One evaluation of the network without and with a LoRA on every layer of
+its blocks; what merging that LoRA costs each time its weight has changed, which a schedule does in every frame; and
+what each way holds besides the model. Weights are random, which changes none of it. Without a graphics card
+--only "klein 4b" --rounds 1 takes 16 GB and some minutes. --small takes networks of the same make, two blocks of each
+kind and 256 wide; --layer measures one single block's first layer of Klein 4B, in float32, reading 192 tokens.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--layer", action="store_true")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     if options.layer:
         return measure_layer(options.rank)
@@ -61,11 +63,14 @@ def main() -> None:
         if options.only.lower() in name.lower():
             if options.small:
                 config = replace(config, hidden=256, heads=2, context=96, double_blocks=2, single_blocks=2)
-            print(f"| {name} | " + " | ".join(measured(config, options.rank, options.side // 16, device, dtype)) + " |")
+            print(f"| {name} | " + " | ".join(measured(config, options, device, dtype)) + " |")
 
 
 @torch.inference_mode()
-def measured(config: Flux2Config, rank: int, cells: int, device: torch.device, dtype: torch.dtype) -> list[str]:
+def measured(
+    config: Flux2Config, options: argparse.Namespace, device: torch.device, dtype: torch.dtype
+) -> list[str]:
+    rank, cells = options.rank, options.side // 16
     with torch.device("meta"):
         net = Flux2Transformer(config)
     net = net.to(dtype).to_empty(device=device).eval()
@@ -94,7 +99,7 @@ def measured(config: Flux2Config, rank: int, cells: int, device: torch.device, d
             place.copy_(layer.weight)
             place.addmm_(branch.up, branch.down, alpha=0.7)
 
-    times = [median(work, device) for work in (lambda: net(*given), with_lora, merge)]
+    times = [median(work, device, options.rounds) for work in (lambda: net(*given), with_lora, merge)]
     sizes = lora.bytes(), sum(weight.nbytes for weight in merged)
     return [f"{ms:.1f} ms" for ms in times] + [f"{size / 1e6:.0f} MB" for size in sizes]
 
@@ -123,14 +128,14 @@ def measure_layer(rank: int) -> None:
         print(f"{name}: {statistics.median(found[1:]):.1f} ms")
 
 
-def median(work: Callable[[], object], device: torch.device) -> float:
-    found = []
-    for _ in range(ROUNDS + 1):
-        begin = time.perf_counter()
+def median(work: Callable[[], object], device: torch.device, rounds: int) -> float:
+    clock, found = time.perf_counter if device.type == "cuda" else time.process_time, []
+    for _ in range(rounds + 1):
+        begin = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append(1e3 * (time.perf_counter() - begin))
+        found.append(1e3 * (clock() - begin))
     return statistics.median(found[1:])
 
 

@@ -33,7 +33,7 @@ from transformers import MistralConfig, MistralModel, Qwen3Config, Qwen3Model
 
 from koshi_backend.errors import KoshiError
 from koshi_backend.models.autoencoder import Autoencoder, AutoencoderConfig
-from koshi_backend.models.budget import Need, budget, choose, work_of
+from koshi_backend.models.budget import Job, Need, budget, choose, work_of
 from koshi_backend.models.flux2 import Flux2Config, Flux2Transformer
 from koshi_backend.models.flux2_model import Flux2Model
 from koshi_backend.models.model import Reference
@@ -136,7 +136,7 @@ def build(case: Case, device: torch.device, dtype: torch.dtype, small: bool) -> 
     model = Flux2Model(filled(net, dtype), filled(both, dtype), text, case.name)
     side = 256 if small else 1024
     texts = weights(text.model) - weights(text.model.embed_tokens)
-    work = work_of(case.config.hidden, pictures, side, dtype)
+    work = work_of(case.config.hidden, pictures, Job(side, side), dtype.itemsize)
     return model, Need(weights(net), texts, weights(both), work)
 
 

@@ -20,11 +20,12 @@ from .footage import check_footage
 from .frame import Maker
 from .keys import Painter, frame_key
 from .models.budget import Wanted
-from .models.pool import load_model, pick_device, pick_dtype
+from .models.pool import load_model, model_files, pick_device, pick_dtype
 from .models.quantise import Quantise, pick_quantise
-from .models.shortage import out_of_memory_explained
-from .models.surviving import surviving
+from .models.shortage import OutOfMemory, out_of_memory_explained
+from .models.surviving import once_more, surviving
 from .moves import Moves
+from .room import shot_job
 from .shot import Shot
 from .store import Entry, FrameStore
 from .timing import Spot
@@ -82,11 +83,25 @@ def render_shot(
         nonlocal loaded
         if loaded is None:
             tell(Progress(at, 0, shot.steps, f"loading {shot.model}"))
-            loaded = Maker(shot, load_model(shot.model, where, kind, offload, vram, narrow), moves)
+            model = load_model(shot.model, where, kind, offload, vram, narrow, shot_job(shot, kind))
+            loaded = Maker(shot, model, moves)
         return loaded
+
+    def between(work: Callable[[], tuple[str, bytes, bool]]) -> tuple[str, bytes, bool]:
+        """Make a picture between two frames. A model that is loaded, be it for a lost frame, makes room for it."""
+        doing = "making a picture between two frames"
+        try:
+            with out_of_memory_explained(doing, where, "none" if loaded is None else loaded.model.policy):
+                return work()
+        except OutOfMemory as error:
+            if loaded is None:
+                raise
+            first = error.with_traceback(None)
+        return once_more(loaded.model, doing, work, first)
 
     # Depth may be read from the model's latents, also where every frame that it makes is there.
     moves = Moves(shot, where, lambda picture: maker(0).model.encode_picture(picture))
+    model_files(shot.model, stop)  # which may have to be fetched: that can be cancelled, too
     made = _Made(shot, store, Painter.of(shot, where, kind, narrow), maker, tell, stop)
     betweens = Betweens(shot, store, moves, where)
     for index, spot in enumerate(shot.film):
@@ -95,13 +110,7 @@ def render_shot(
         if spot.first == spot.second:
             key, png, stored = made.frame(spot.first)
         else:
-            work = partial(betweens.picture, spot, made.ends(spot), made.entry)
-            doing = "making a picture between two frames"
-            if loaded is not None:
-                key, png, stored = surviving(loaded.model, doing, work)
-            else:
-                with out_of_memory_explained(doing, where):
-                    key, png, stored = work()
+            key, png, stored = between(partial(betweens.picture, spot, made.ends(spot), made.entry))
         yield Frame(index, shot.film_number(index), key, png, stored)
 
 

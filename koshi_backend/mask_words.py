@@ -9,7 +9,8 @@
     ( )            first this
 
 They bind as they stand here, `!` closest, as in sd-webui-deforum's composable_masks.py. Nothing at all is everywhere,
-also before a \\. No torch: the server checks shots too.
+also before a \\. At most 64 of these marks may lie within one another, or join masks in a row. No torch: the server
+checks shots too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from .schedule_text import Key, ParsedSchedule, parse_texts
 WORDS = ("where", "noise")  # the fields of `masking` that hold them
 NAMES = ("everywhere", "video_mask", "init_mask")
 BINDINGS = ("\\", "^", "|", "&")  # from the loosest to the closest
-_DEEPEST = 64  # parentheses and ! within one another
+# Parentheses and ! within one another; and marks that wait for one another, as those of a & b & c do. All that is done
+# with a Place goes as deep as it does, and Python lets nothing go deeper than a thousand calls.
+_DEEPEST = 64
+_SHOWN = 300  # characters of a mask, where it is refused
 _TOKEN = re.compile(r"\s*(?:(\{[^{}]*\})|(\[(?:[^\[\]]|\[[^\[\]]*\])*\])|(<[^<>]*>)|([!&|^\\()-]))")
 _FOUND = "Koshi finds nothing in pictures by itself: draw it, or save it as a film, and name the file: [mask.mp4]."
 
@@ -101,6 +105,13 @@ class _Token(NamedTuple):
     at: int  # character, from 0
 
 
+class _Read(NamedTuple):
+    """height: marks that wait for one another in the place."""
+
+    place: Place
+    height: int = 0
+
+
 class _Reader:
     """Reads one text, token by token."""
 
@@ -112,7 +123,7 @@ class _Reader:
     def read(self) -> Place:
         if not self._tokens:
             return EVERYWHERE
-        place = self._bound(0)
+        place = self._bound(0).place
         if self._next < len(self._tokens):
             token = self._tokens[self._next]
             raise self._fault(f"{token.text} is not expected", token.at)
@@ -132,18 +143,26 @@ class _Reader:
         text = self._tokens[self._next].text if self._next < len(self._tokens) else ""
         return "\\" if text == "-" else text
 
-    def _bound(self, level: int) -> Place:
+    def _bound(self, level: int) -> _Read:
         """What is bound by BINDINGS[level], or closer; from left to right."""
         if level == len(BINDINGS):
             return self._one()
         op = BINDINGS[level]
-        place = EVERYWHERE if level == 0 and self._peek() == op else self._bound(level + 1)
+        read = _Read(EVERYWHERE) if level == 0 and self._peek() == op else self._bound(level + 1)
         while self._peek() == op:
+            at = self._tokens[self._next].at
             self._next += 1
-            place = Place(op, (place, self._bound(level + 1)))
-        return place
+            read = self._made(op, at, read, self._bound(level + 1))
+        return read
 
-    def _one(self) -> Place:
+    def _made(self, op: str, at: int, *parts: _Read) -> _Read:
+        height = 1 + max(part.height for part in parts)
+        if height > _DEEPEST:
+            text = f"more than {_DEEPEST} marks join masks in a row, or lie within one another"
+            raise self._fault(text, at, "Draw some of them into one picture, and name that.")
+        return _Read(Place(op, tuple(part.place for part in parts)), height)
+
+    def _one(self) -> _Read:
         if self._next == len(self._tokens):
             raise self._fault("it ends too soon", len(self._text))
         token = self._tokens[self._next]
@@ -155,12 +174,12 @@ class _Reader:
             inner = self._one() if token.text == "!" else self._bound(0)
             self._depth -= 1
             if token.text == "!":
-                return Place("!", (inner,))
+                return self._made("!", token.at, inner)
             if self._peek() != ")":
                 raise self._fault("a ( is not closed", token.at)
             self._next += 1
             return inner
-        return self._leaf(token)
+        return _Read(self._leaf(token))
 
     def _leaf(self, token: _Token) -> Place:
         inner = token.text[1:-1].strip()
@@ -177,4 +196,5 @@ class _Reader:
     def _fault(self, what: str, at: int, hint: str = "") -> KoshiError:
         names = ", ".join(f"{{{name}}}" for name in NAMES)
         hint = hint or f"Use {names} and [file], joined by & | ^ \\ and turned round by !."
-        return KoshiError("bad_mask", f"The mask {self._text!r} cannot be read: {what} (at character {at + 1}).", hint)
+        text = self._text if len(self._text) <= _SHOWN else f"{self._text[:_SHOWN]}..."
+        return KoshiError("bad_mask", f"The mask {text!r} cannot be read: {what} (at character {at + 1}).", hint)

@@ -24,7 +24,7 @@ from .feedback import FeedbackConfig
 from .images import OnPicture, OnStep, draw_all, picture_jobs
 from .lora.fit import fit_loras
 from .lora.uses import lora_uses, single_weights
-from .models.budget import Wanted, pick_offload, pick_vram
+from .models.budget import UNKNOWN, Job, Wanted, pick_offload, pick_vram
 from .models.model import FluxModel
 from .models.pool import load_model, pick_device, pick_dtype
 from .models.quantise import Quantise, pick_quantise
@@ -33,6 +33,7 @@ from .names import model_name
 from .outputs import PICTURES, check_file, write_whole
 from .progress import FrameLine
 from .quality import Quality, steps_of
+from .room import pictures_job
 from .shot import Shot
 from .store import FrameStore
 from .video import SUFFIXES, write_video
@@ -75,9 +76,9 @@ class Pipeline:
         """What the model can do and how it likes to run."""
         return find_traits(self.model)
 
-    def load(self) -> FluxModel:
-        """The model, loaded."""
-        return load_model(self.model, self.device, self.dtype, self.offload, self.vram, self.quantize)
+    def load(self, job: Job = UNKNOWN) -> FluxModel:
+        """The model, loaded. job: what for; with it offloading is chosen where nobody has said it."""
+        return load_model(self.model, self.device, self.dtype, self.offload, self.vram, self.quantize, job)
 
     @named
     def generate_image(
@@ -126,7 +127,7 @@ class Pipeline:
         )  # fmt: skip
         warn_of_unused_negative(self.traits, negative_prompt, guidance)
         uses = single_weights(lora_uses(loras), self.model)
-        model = self.load()
+        model = self.load(pictures_job(jobs, [file for file, _ in uses], self.dtype))
         worn = [
             (lora, weight)
             for lora, (_, weight) in zip(fit_loras(model, self.model, [file for file, _ in uses]), uses, strict=True)

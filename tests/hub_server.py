@@ -2,8 +2,9 @@
 """A hub of models on 127.0.0.1, over real HTTP, as huggingface_hub's own client expects one.
 
 It serves folders as repositories: small files as git's, weights as large files behind a redirect, with ranges. It can
-be gated, ask for tokens, be slow, fall silent, hang up, send wrong bytes, and tell a wrong size; it notes all that was
-asked and sent. As a program it serves one repository until it is ended: `python hub_server.py REPOSITORY FOLDER`.
+be gated, ask for tokens, be slow, fall silent and speak again, hang up, send wrong bytes, and tell a wrong size; it
+notes all that was asked and sent. As a program it serves one repository until it is ended: `python hub_server.py
+REPOSITORY FOLDER`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Hub:
     """tokens: those that are known; welcome: those that gated repositories let in. rate: bytes a second, 0: any.
 
     silent_after, cut_after: bytes of a large file after which nothing comes any more, or the line is cut, once or
-    `times` times. wrong: names of files whose bytes are changed on the way. down: answer 503 to everything.
+    `times` times; the rest comes once `speak` is said. mute: a part of paths that get no answer. wrong: names of files
+    whose bytes are changed on the way. down: answer 503 to everything.
     asked: (method, path, range) of all requests; sent: bytes of each large file.
     """
 
@@ -75,6 +77,8 @@ class Hub:
     silent_after: int | None = None
     cut_after: int | None = None
     times: int = 1
+    speak: bool = False
+    mute: str | None = None
     wrong: set[str] = field(default_factory=set)
     down: bool = False
     address: str = ""
@@ -132,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/_set/"):  # for tests whose other end is in another process
             vars(hub).update(json.loads(path.removeprefix("/_set/")))
             self._json(200, {"total": hub.total})
+        elif hub.mute and hub.mute in path:
+            hub.over.wait(60)
+            self.close_connection = True
         elif hub.down:
             self._json(503, {"error": "down"})
         elif found := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
@@ -199,8 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
             for limit, silent in ((hub.silent_after, True), (hub.cut_after, False)):
                 if limit is not None and at >= limit and hub.times > 0:
                     hub.times -= 1
-                    if silent:
-                        hub.over.wait(60)
+                    while silent and not hub.speak and not hub.over.wait(0.05):
+                        pass
+                    if silent and not hub.over.is_set():
+                        continue
                     self.close_connection = True
                     return
             piece = data[at : at + PIECE]

@@ -29,6 +29,8 @@ from koshi_backend.frame import Maker
 from koshi_backend.keys import Painter, frame_key
 from koshi_backend.lora.uses import lora_uses, parse_lora
 from koshi_backend.models.family import load_family
+from koshi_backend.models.flux1 import Flux1Config, Flux1Transformer
+from koshi_backend.models.flux3 import Flux3Config, Flux3Transformer
 from koshi_backend.models.layout import transformer_source
 from koshi_backend.models.loader import load_transformer
 from koshi_backend.models.model import FluxModel, Reference
@@ -286,6 +288,25 @@ def test_another_size_is_refused_by_name(small: Path, tmp_path: Path, width: int
     with pytest.raises(KoshiError, match=rf"is a LoRA for {named}.*my model is FLUX\.2, of width 64") as caught:
         fitted(file(tmp_path / "lora.safetensors"), net, "my model")
     assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("model", ["FLUX.1", "FLUX.3"])
+@pytest.mark.parametrize("hidden", [3072, 4096])
+def test_one_of_flux2_is_refused_by_name_on_the_other_families(hidden: int, model: str, tmp_path: Path) -> None:
+    """Also Klein 9B's alone of a layer that FLUX.1 has too: no other family is so wide. On FLUX.3 it has no place."""
+    layer = "single_blocks.0.linear1" if hidden == 3072 else "double_blocks.0.img_attn.qkv"
+    rows = (9 if hidden == 3072 else 3) * hidden
+    file = of_a((f"diffusion_model.{layer}", rows, hidden))(tmp_path / "lora.safetensors")
+    with torch.device("meta"):
+        net = Flux1Transformer(Flux1Config(double_blocks=1, single_blocks=1)) if model == "FLUX.1" else (
+            Flux3Transformer(Flux3Config(flow_map=True)))  # fmt: skip
+    with pytest.raises(KoshiError) as caught:
+        fitted(file, net, f"my {model}")
+    text = str(caught.value)
+    if (hidden, model) == (4096, "FLUX.3"):
+        assert "my FLUX.3 has no layer that goes with this tensor" in text
+    else:
+        assert "is a LoRA for FLUX.2" in text and f"my {model} is " in text and ("Klein 9B" in text) == (hidden == 4096)
 
 
 def test_text_encoders_are_left_out_with_a_warning(

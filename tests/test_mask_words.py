@@ -99,12 +99,36 @@ def test_nothing_is_everywhere() -> None:
         ("a.png", "'a.png' means nothing"),
         ("(" * 5000, "within one another"),
         ("!" * 5000 + A, "within one another"),
+        *((f" {op} ".join([A] * 66), "more than 64 marks join masks in a row") for op in BINDINGS),
+        (" & ".join([A] * 5000), "...' cannot be read: more than 64 marks"),
+        (f"{A} \\ {A} ^ {A} | {A} & (" * 17 + A + ")" * 17, "lie within one another"),
     ],
 )
 def test_what_cannot_be_read_is_said(words: str, says: str) -> None:
     with pytest.raises(KoshiError) as caught:
         read_place(words)
     assert caught.value.code == "bad_mask" and says in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f" {op} ".join([A] * 65) for op in BINDINGS),
+        f"{A} \\ {A} ^ {A} | {A} & (" * 16 + A + ")" * 16,
+        f"{A} & (" * 63 + f"{A} & {B}" + ")" * 63,
+        "!" * 64 + A,
+        "(" * 64 + A + ")" * 64,
+    ],
+)
+def test_as_many_as_may_be_go_through_everything(words: str, tmp_path: Path) -> None:
+    """What is written again can be read again, also where a conversion writes it; and a shot is painted by it."""
+    place = read_place(words)
+    assert read_place(str(place)) == place
+    assert str(read_place(renamed(f'0:("{words}")', lambda name: name)[4:-2])) == str(place)
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64), 128, np.uint8))
+    shot = shot_in(tmp_path, where=f'0:("{words}")', frames=2)
+    assert keys(shot) and Masks(shot).at(1) is not None
 
 
 def test_files_are_renamed_wherever_they_stand() -> None:

@@ -7,6 +7,8 @@ The errors are the libraries' own: an allocation that no computer can serve, at 
 from __future__ import annotations
 
 import errno
+import json
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +150,63 @@ def test_a_picture_between_frames_gets_the_room_that_the_model_leaves(
     shortage = Shortage(monkeypatch, "between", by_a_card, 2, ("none",))
     assert [frame.png for frame in render_shot(shot, store=FrameStore(tmp_path / "short"))] == calm
     assert shortage.failed == 1 and model().policy == "model"
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[FrameStore, list[Frame]]:
+    """Three frames and the pictures between them."""
+    store = FrameStore(tmp_path_factory.mktemp("three"))
+    return store, list(render_shot(between_shot(), store=store))
+
+
+def between_shot() -> Shot:
+    return load_shot({**SHOT, "frames": 3, "time": {"interpolation": 2}})
+
+
+@pytest.fixture
+def damaged(three: tuple[FrameStore, list[Frame]], tmp_path: Path) -> FrameStore:
+    """A store without the first picture between frames, for which frame 1 has to be made again: its PNG is sound, and
+    what is behind it is not. Nothing else asks for a model."""
+    store = FrameStore(shutil.copytree(three[0].root, tmp_path / "damaged"))
+    store.path(three[1][1].key).unlink()
+    path = store.path(three[1][2].key)
+    data = bytearray(path.read_bytes())
+    header = int.from_bytes(data[:8], "little")
+    data[8 + header + json.loads(data[8 : 8 + header])["picture"]["data_offsets"][0] + 1000] ^= 0x10
+    path.write_bytes(bytes(data))
+    assert store.png(three[1][2].key) == three[1][2].png
+    return store
+
+
+def test_a_picture_between_frames_and_a_lost_frame_in_it_each_get_their_room(
+    three: tuple[FrameStore, list[Frame]], damaged: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both run out once: two policies further, and the same pictures."""
+    frame = Shortage(monkeypatch, "denoise", by_a_card, 1, ("none",))
+    between = Shortage(monkeypatch, "between", by_a_card, 1, ("model",))
+    made = list(render_shot(between_shot(), store=damaged))
+    assert [one.png for one in made] == [one.png for one in three[1]]
+    assert [one.index for one in made if not one.stored] == [1]
+    assert (frame.failed, between.failed, model().policy) == (1, 1, "block") and whole(damaged)
+
+
+def test_a_model_that_is_loaded_on_the_way_makes_room_too(
+    three: tuple[FrameStore, list[Frame]], damaged: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortage = Shortage(monkeypatch, "between", by_a_card, 1, ("none",))
+    made = list(render_shot(between_shot(), store=damaged))
+    assert [one.png for one in made] == [one.png for one in three[1]]
+    assert shortage.failed == 1 and model().policy == "model"
+
+
+def test_a_lost_frame_is_tried_twice_and_not_four_times(
+    damaged: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been tried in vain in a picture between frames is not tried again around it."""
+    shortage = Shortage(monkeypatch, "denoise", by_a_card, 1, ("none", "model", "block"))
+    with pytest.raises(OutOfMemory, match=r"while making a picture with the model offloaded \(model\)") as found:
+        list(render_shot(between_shot(), store=damaged))
+    assert shortage.failed == 2 and found.value.final and model().policy == "model"
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

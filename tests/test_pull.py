@@ -208,12 +208,30 @@ def test_killed_it_goes_on_and_fetches_nothing_twice(hub: Hub, around: dict[str,
     assert not partials(around) and verified(around)["ok"]
 
 
-def test_ctrl_c_stops_within_a_second_also_while_nothing_comes(hub: Hub, around: dict[str, str]) -> None:
-    hub.silent_after, hub.times = 4 << 20, 9
-    slow = {**around, "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+# A server that is as silent as these is waited for.
+PATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
+
+
+@pytest.mark.parametrize("silent", ["in the weights", "in the small files", "at once"])
+def test_ctrl_c_stops_within_a_second_also_while_nothing_comes(
+    silent: str, hub: Hub, around: dict[str, str]
+) -> None:
+    """In the midst of the weights, at all of the small files, which come several at once, and at the first question."""
+    if silent == "in the weights":
+        hub.silent_after, hub.times = 4 << 20, 9
+    elif silent == "at once":
+        hub.mute = "/api/"
+    else:
+        koshi(around, "pull", OPEN)
+        for link in (cache(around) / "snapshots").rglob("*.json"):
+            link.resolve().unlink()
+            link.unlink()
+        (cache(around) / "refs" / "main").unlink()
+        hub.mute = ".json"
+        hub.forget()
     ctrl_c = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with start(slow, "pull", OPEN, "--json", **ctrl_c) as process:
-        until(lambda: hub.sent.get(WEIGHTS, 0) >= 4 << 20)
+    with start({**around, **PATIENT}, "pull", OPEN, "--json", **ctrl_c) as process:
+        until(lambda: hub.sent.get(WEIGHTS, 0) >= 4 << 20 or any(hub.mute and hub.mute in one[1] for one in hub.asked))
         time.sleep(0.5)
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -221,7 +239,60 @@ def test_ctrl_c_stops_within_a_second_also_while_nothing_comes(hub: Hub, around:
         took = time.monotonic() - begin
     assert process.returncode == 130 and json.loads(out)["error"]["code"] == "cancelled", (out, said)
     assert "goes on from there" in said and took < stretch(), took
-    assert partials(around)[0].stat().st_size >= 3 << 20
+    assert hub.mute or partials(around)[0].stat().st_size >= 3 << 20
+
+
+CANCELS = """
+import json, sys, time
+from pathlib import Path
+from koshi_backend.chain import render_shot
+from koshi_backend.errors import Cancelled
+from koshi_backend.models.hub_cache import repository_folder
+from koshi_backend.models.pull import pull
+from koshi_backend.models.registry import MODELS
+from koshi_backend.shot import load_shot
+
+name, enough, asked = sys.argv[1], int(sys.argv[2]), []
+
+def cancelled():
+    here = sum(file.stat().st_size for file in repository_folder(MODELS[name].repository).glob("blobs/*.incomplete"))
+    if here >= enough and not asked:
+        asked.append(time.monotonic())
+    return bool(asked) and time.monotonic() > asked[0] + 0.5
+
+shot = load_shot({"model": name, "width": 64, "height": 64, "frames": 1, "prompts": [{"frame": 0, "text": "a sea"}]})
+try:
+    list(render_shot(shot, cancelled=cancelled))
+except Cancelled:
+    print(json.dumps(time.monotonic() - asked[0] - 0.5), flush=True)
+sys.stdin.readline()
+print(json.dumps(pull(MODELS[name])), flush=True)
+"""
+
+
+def test_a_render_that_is_cancelled_leaves_its_download_behind_which_harms_no_other(
+    hub: Hub, around: dict[str, str]
+) -> None:
+    """As Blender cancels while the backend fetches the shot's model. The line that was left speaks again in the midst
+    of the next download, of the same file in the same process."""
+    hub.silent_after, hub.times = 4 << 20, 1
+    with subprocess.Popen(
+        [sys.executable, "-c", CANCELS, OPEN, str(3 << 20)], env={**around, **PATIENT}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        took = float(process.stdout.readline())
+        (partial,) = partials(around)
+        kept = partial.stat().st_size
+        assert took < stretch() and kept >= 3 << 20
+        hub.rate, before = 12e6, hub.sent[WEIGHTS]
+        process.stdin.write("\n")
+        process.stdin.flush()
+        until(lambda: hub.sent[WEIGHTS] > before)
+        hub.speak = True
+        assert json.loads(process.stdout.readline())["ok"]
+        process.stdin.close()
+    assert verified(around)["ok"]
 
 
 def test_a_server_that_falls_silent_is_left_in_words_and_taken_up_again(hub: Hub, around: dict[str, str]) -> None:

@@ -223,6 +223,27 @@ def test_four_bits_are_decoded_as_bitsandbytes_decodes_them(nested: bool, tmp_pa
     assert torch.equal(packed.dense(torch.float32), dequantize_4bit(codes, facts))
 
 
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "int8_tensorwise", "int8 by rows"])
+def test_eight_bits_are_decoded_as_comfyuis_library_decodes_them(kind: str, tmp_path: Path) -> None:
+    """To the bit, where that library is there: it is 190 MB large, and not asked for by `make test`. The writers of
+    quantised_files.py, which are always tried, round some numbers to their other neighbour."""
+    kitchen = pytest.importorskip("comfy_kitchen")
+    weight = torch.randn(96, 64, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    if kind == "float8_e4m3fn":
+        scale = weight.float().abs().amax() / 448
+        codes = kitchen.quantize_per_tensor_fp8(weight, scale, torch.float8_e4m3fn)
+        theirs = kitchen.dequantize_per_tensor_fp8(codes, scale, torch.float32)
+    else:
+        write = kitchen.quantize_int8_rowwise if "rows" in kind else kitchen.quantize_int8_tensorwise
+        codes, scale = write(weight)
+        theirs = kitchen.dequantize_int8_simple(codes, scale)
+    note = as_bytes({"format": kind.replace("8 by rows", "8_tensorwise")})
+    file = tmp_path / "x.safetensors"
+    save_file({"x.weight": codes.contiguous(), "x.weight_scale": scale, "x.comfy_quant": note}, file)
+    dense = TensorFiles(file).packed("x.weight").dense(torch.float32)
+    assert torch.equal(dense, theirs.float()) and (dense - weight).abs().max() < 0.2
+
+
 def test_a_block_may_be_longer_than_what_is_left() -> None:
     weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
     whole = torch.cat([weight.flatten(), torch.zeros(29)]).view(1, 64)

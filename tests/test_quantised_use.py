@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import struct
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from quantised_files import State, as_bytes, comfy, ggml, int8, nf4, scaled_fp8
+from quantised_files import State, as_bytes, comfy, ggml, int8, nf4, noted, scaled_fp8
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_quantised import CPU, around, draw, load, source  # noqa: F401
 
@@ -30,6 +32,7 @@ from koshi_backend.models.parts import single_files
 from koshi_backend.models.placement import place
 from koshi_backend.models.quantise import pick_quantise
 from koshi_backend.models.quantised import QuantisedLinear
+from koshi_backend.models.text_states import PromptStore
 from koshi_backend.shot import load_shot
 from koshi_backend.store import FrameStore
 
@@ -121,6 +124,39 @@ def test_damage_is_refused_with_the_tensors_name(small: State, tmp_path: Path, n
         open_transformer(file).load(CPU, torch.float32)
     assert caught.value.code == "bad_model"
     assert ("img_in" if damage == "scale of nothing" else LAYER) in caught.value.message
+
+
+PREFIX = "model.diffusion_model."
+SCALE = f"{PREFIX}{LAYER}.weight_scale"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(PREFIX + QUANTISED, cut), without(SCALE), put(SCALE, filled(NAN)),
+        put(SCALE, lambda scale: torch.ones(7, 1)), put(SCALE, lambda scale: torch.ones(1, dtype=torch.int32)), None,
+    ],
+    ids=["wrong shape", "no scale", "NaN scale", "scale of a wrong shape", "scale in whole numbers", "unknown kind"],
+)  # fmt: skip
+def test_damage_of_black_forest_labs_own_fp8_is_refused_too(
+    small: State, tmp_path: Path, change: Change | None
+) -> None:
+    """Their layers are noted in the header, not beside the tensors."""
+    file = tmp_path / "damaged.safetensors"
+    noted(small, file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    state = load_file(file)
+    if change is None:
+        notes = json.loads(metadata["_quantization_metadata"])
+        notes["layers"][PREFIX + LAYER]["format"] = "mxfp8"
+        metadata["_quantization_metadata"] = json.dumps(notes)
+    else:
+        change(state)
+    save_file(state, file, metadata)
+    with pytest.raises(KoshiError) as caught:
+        open_transformer(file).load(CPU, torch.float32)
+    assert caught.value.code == "bad_model" and LAYER in caught.value.message
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -319,3 +355,8 @@ def test_a_text_encoder_in_scaled_float8_is_kept_so(tiny: Path, tmp_path: Path) 
     (net,) = model.text.networks
     assert any(isinstance(layer, QuantisedLinear) for layer in net.modules())
     assert 0 < (found.states - expected.states).norm() / expected.states.norm() < 0.1
+    # What it will take is known before it is read.
+    unread = load_family(folder, CPU, torch.float32, "test", PromptStore(tmp_path / "store"))
+    told = sum(unread.text.sizes(CPU))
+    assert told == pytest.approx(sum(part.nbytes for part in net.parameters()), rel=0.02)
+    assert told < 0.9 * sum(part.nbytes for part in plain.text.networks[0].parameters())

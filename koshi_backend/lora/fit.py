@@ -31,7 +31,9 @@ from .wear import Change, Lora
 log = logging.getLogger(__name__)
 
 _FAMILIES: dict[type, Family] = {Flux1Transformer: "flux1", Flux2Transformer: "flux2", Flux3Transformer: "flux3"}
-_WIDTHS = {("flux2", 3072): "Klein 4B", ("flux2", 4096): "Klein 9B", ("flux2", 6144): "dev"}
+_WIDTHS: dict[tuple[Family, int], str] = {
+    ("flux2", 3072): "Klein 4B", ("flux2", 4096): "Klein 9B", ("flux2", 6144): "dev",
+}  # fmt: skip
 
 
 def fit_loras(model: FluxModel, name: str, files: Sequence[str | Path]) -> list[Lora]:
@@ -87,7 +89,10 @@ def _check_sizes(lora: LoraFile, net: Transformer, name: str, places: Mapping[st
             faults.append(problem(next(iter(parts.values())), text))
         faults += _shape_faults(parts, lora.shapes, rows)
     if faults and len(widths) == 1 and hidden not in widths:
-        theirs, ours = (_size_name(_FAMILIES[type(net)], width) for width in (widths.pop(), hidden))
+        family, width = _FAMILIES[type(net)], widths.pop()
+        # Of a layer that several families have, the width may be one that only another one has: all others are 3072.
+        other: Family = "flux2" if width != 3072 and ("flux2", width) in _WIDTHS else family
+        theirs, ours = _size_name(other, width), _size_name(family, hidden)
         text = f"{lora.path} is a LoRA for {theirs}; {name} is {ours}."
         raise KoshiError("bad_lora", text, "Use one that was trained on a model of this size.", faults)
     raise_problems("bad_lora", f"The LoRA {lora.path}", faults)

@@ -6,19 +6,21 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
 
 from ..errors import KoshiError
 from .autoencoder import Autoencoder, AutoencoderConfig
+from .flux2 import Flux2Config
+from .flux2_model import REMEMBERED
 from .loader import Opened, OpenedTransformer
 from .quantise import Quantise, is_quantised_on_load
 from .shortage import limit_card, memory, size_text
 from .text_base import PromptEncoder
+from .widening import held_as
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +36,74 @@ _CODES = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5625}
 
 
 @dataclass(frozen=True)
+class Job:
+    """What a model shall do, as far as it is known, and what will lie on the device beside it.
+
+    width, height: of the largest picture, in pixels; 0 where nobody knows. references: the most that are shown at once.
+    beside: bytes of LoRAs, a depth model, RIFE.
+    """
+
+    width: int = 0
+    height: int = 0
+    references: int = 1
+    beside: int = 0
+
+    def at(self, side: int) -> Job:
+        """The same with squares of this side, in pixels, where nobody knows the size."""
+        return self if self.width and self.height else replace(self, width=side, height=side)
+
+
+UNKNOWN = Job()
+
+
+@dataclass(frozen=True)
 class Need:
-    """Bytes of a model on the device: the transformer, all text networks but for their tables, the autoencoder, and
-    what a picture takes in between."""
+    """Bytes of a model on the device: the transformer, all text networks but for their tables of words, the
+    autoencoder, what a picture takes in between, the tables, and what lies there beside the model."""
 
     transformer: int
     texts: int
     autoencoder: int
     work: int
+    tables: int = 0
+    beside: int = 0
 
     @property
     def whole(self) -> int:
         """With everything on the device."""
-        return self.transformer + self.texts + self.autoencoder + self.work
+        return self.transformer + self.texts + self.tables + self.autoencoder + self.work + self.beside
 
     @property
     def in_turn(self) -> int:
-        """With the networks taking turns."""
-        return max(self.transformer, self.texts) + self.autoencoder + self.work
+        """With the networks taking turns. The tables then stay in memory."""
+        return max(self.transformer, self.texts) + self.autoencoder + self.work + self.beside
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What of a model does not depend on its job.
+
+    transformer, texts, tables, autoencoder: bytes, as in Need. hidden: the transformer's width. pictures: the
+    autoencoder's sizes. widest: bytes of the largest weight that is decoded or widened while it computes, 0 if none is.
+    kept: bytes of each token of a reference that are kept from step to step, 0 where none are. itemsize: bytes of a
+    number between the weights.
+    """
+
+    transformer: int
+    texts: int
+    tables: int
+    autoencoder: int
+    hidden: int
+    pictures: AutoencoderConfig
+    widest: int
+    kept: int
+    itemsize: int
+
+    def need(self, job: Job) -> Need:
+        """What the model needs for a job whose size is known."""
+        work = work_of(self.hidden, self.pictures, job, self.itemsize) + self.widest
+        work += self.kept * job.references * _cells(job)
+        return Need(self.transformer, self.texts, self.autoencoder, work, self.tables, job.beside)
 
 
 Choice = Callable[[Need], Offload]
@@ -105,46 +157,79 @@ def choose(wanted: Wanted, need: Need, free: int | None) -> Offload:
     return policy
 
 
-def need_of(
+def policy_for(wanted: Wanted, now: Offload, need: Need, room: int | None) -> Offload:
+    """The policy of a model that is loaded, for its next job: it goes down where that calls for it, and never up again,
+    which would take as long as to load it.
+
+    now: its policy. room: bytes that are free, and that the model itself takes on the device; None if nobody knows.
+    """
+    return max(now, choose(wanted, need, room) if wanted == "auto" else now, key=get_args(Offload).index)
+
+
+def weights_of(
     transformer: OpenedTransformer,
     autoencoder: Opened[Autoencoder],
     text: PromptEncoder,
+    device: torch.device,
     dtype: torch.dtype,
-    side: int,
     quantise: Quantise = "none",
-) -> Need:
-    """What a model needs that has been opened. Computed from names and shapes: nothing has been read.
+    cached: bool = False,
+) -> Weights:
+    """What a model takes on a device that has been opened. Computed from names, shapes and types: nothing is read.
 
-    side: in pixels, of the pictures that there has to be room for, with one reference.
+    cached: whether it keeps its references as keys and values (flux2_cached.py).
     """
-    layers = [layer for net in text.networks for layer in net.modules()]
-    tables = sum(_dense(layer, dtype) for layer in layers if isinstance(layer, nn.Embedding))
-    texts = sum(_dense(net, dtype) for net in text.networks) - tables
-    pictures = _dense(autoencoder.net, dtype)
-    work = work_of(transformer.net.config.hidden, autoencoder.net.config, side, dtype)
-    return Need(_stored(transformer, dtype, quantise), texts, pictures, work)
+    config = transformer.net.config
+    tables, texts = text.sizes(device)
+    narrow = _narrow(transformer, quantise)
+    widened = device.type == "cpu" and dtype is torch.float32  # one after the other (widening.py)
+    matrices = {name: one.numel() for name, one in transformer.net.state_dict().items() if one.ndim == 2}
+    widest = max((count for name, count in matrices.items() if widened or name in narrow), default=0)
+    kept = 0
+    if cached and isinstance(config, Flux2Config):  # keys and values of all blocks, in each set that is remembered
+        kept = REMEMBERED * 2 * (config.double_blocks + config.single_blocks) * config.hidden
+    return Weights(
+        _held(transformer, device, dtype, narrow),
+        texts,
+        tables,
+        _held(autoencoder, device, dtype, {}),
+        config.hidden,
+        autoencoder.net.config,
+        widest * dtype.itemsize,
+        kept * dtype.itemsize,
+        dtype.itemsize,
+    )
 
 
-def work_of(hidden: int, pictures: AutoencoderConfig, side: int, dtype: torch.dtype) -> int:
-    """Bytes between the weights, with a network of this width. side: as `need_of` takes it."""
-    tokens = _WORDS + 2 * (side // CELL) ** 2
-    decoding = _MAPS * side * side * pictures.decoder_widths[1]
-    return int(max(tokens * _WIDTHS * hidden, decoding) * dtype.itemsize)
+def work_of(hidden: int, pictures: AutoencoderConfig, job: Job, itemsize: int) -> int:
+    """Bytes between the weights: the more of what denoising and decoding take, with a network of this width."""
+    tokens = _WORDS + (1 + job.references) * _cells(job)
+    decoding = _MAPS * job.width * job.height * pictures.decoder_widths[1]
+    return int(max(tokens * _WIDTHS * hidden, decoding) * itemsize)
 
 
-def _dense(net: nn.Module, dtype: torch.dtype) -> int:
-    return sum(tensor.numel() * dtype.itemsize for tensor in net.parameters())
+def _cells(job: Job) -> int:
+    """Tokens of a picture."""
+    return (job.width // CELL) * (job.height // CELL)
 
 
-def _stored(opened: OpenedTransformer, dtype: torch.dtype, quantise: Quantise) -> int:
-    """Of weights that may be quantised, in their files or while they are loaded."""
-    whole = 0.0
+def _narrow(opened: OpenedTransformer, quantise: Quantise) -> dict[str, float]:
+    """Weights that stay quantised, as their files or `quantise` have them, and their bytes."""
+    found: dict[str, float] = {}
     for name, wanted in opened.net.state_dict().items():
         parts = opened.source(name).names
         if wanted.ndim == 2 and any(map(opened.files.is_packed, parts)):
-            whole += sum(map(opened.files.size, parts))
+            found[name] = sum(map(opened.files.size, parts))
         elif wanted.ndim == 2 and is_quantised_on_load(name, quantise):
-            whole += wanted.numel() * _CODES[quantise]
-        else:
-            whole += wanted.numel() * dtype.itemsize
+            found[name] = wanted.numel() * _CODES[quantise]
+    return found
+
+
+def _held(opened: Opened[Any], device: torch.device, dtype: torch.dtype, narrow: Mapping[str, float]) -> int:
+    """Bytes of a network's weights, as they will lie on the device."""
+    whole = 0.0
+    for name, wanted in opened.net.state_dict().items():
+        kinds = {held_as(opened.files.kind(part), device, dtype) for part in opened.source(name).names}
+        kind = kinds.pop() if len(kinds) == 1 else dtype
+        whole += narrow.get(name, wanted.numel() * kind.itemsize)
     return int(whole)

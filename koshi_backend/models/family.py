@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..errors import KoshiError
-from .budget import Choice, Offload, need_of
+from .budget import UNKNOWN, Choice, Job, Offload, weights_of
 from .checkpoint import FETCH_AGAIN
 from .checkpoint_contents import CELLS, contents
 from .flux1 import Flux1Transformer
@@ -47,12 +47,14 @@ def load_family(
     prompts: PromptStore | None = None,
     choice: Choice | None = None,
     quantise: Quantise = "none",
+    job: Job = UNKNOWN,
 ) -> FluxModel:
     """Load a model. The tensors tell the family; the files' traits what tensors cannot tell.
 
     files: of a model; a folder in diffusers layout will do. prompts: where encoded prompts are kept; the text encoder's
         weights are then read for the first prompt that is not there. choice: of the policy of offloading, from what
         the model needs; "none" where nobody chooses. quantise: the transformer's layers, while they are loaded.
+        job: what it is loaded for.
     Raises KoshiError for missing or unfit files, parts that do not belong together, and too little memory. The headers
     of transformer and autoencoder are compared with each other before any weight is read.
     """
@@ -67,8 +69,8 @@ def load_family(
             log.info("%s takes the place of the autoencoder's decoder", files.decoder)
         text = open_text(files, device, dtype, transformer.net)
         _check_text(files, transformer.net.config.context)
-        need = need_of(transformer, autoencoder, text, dtype, traits.side, quantise)
-        policy: Offload = "none" if choice is None else choice(need)
+        weights = weights_of(transformer, autoencoder, text, device, dtype, quantise, traits.cached)
+        policy: Offload = "none" if choice is None else choice(weights.need(job.at(traits.side)))
         away = device if policy == "none" else torch.device("cpu")
         text.reads_to = away
         if prompts is None:
@@ -82,6 +84,7 @@ def load_family(
         else:
             kind = Flux3Model if isinstance(transformer.net, Flux3Transformer) else Flux1Model
             model = kind(*parts, references=shown, contrasted=contrasted)
+        model.weights = weights
         place(model, device, policy)
     log.info(
         "loaded %s in %.1f s on %s as %s, offload %s", files.name, time.monotonic() - begin, device, dtype, policy

@@ -27,6 +27,7 @@ from .shortage import out_of_memory_explained
 from .text_base import PromptEncoder
 
 if TYPE_CHECKING:
+    from .budget import Weights
     from .placement import Placement
 
 CELL = 16  # pixels per token
@@ -75,6 +76,7 @@ class FluxModel(ABC):
         self.transformer, self.autoencoder, self.text, self.identity = transformer, autoencoder, text, identity
         self.references, self.contrasted = references, contrasted
         self.placement: Placement | None = None  # where the weights are, once that has been said (placement.py)
+        self.weights: Weights | None = None  # what they take, where they have come from files (family.py)
         self.loras: dict[str, Lora] = {}  # that have been fitted to it, by identity (lora/fit.py)
         first = transformer.img_in.weight
         self.device, self.dtype = first.device, first.dtype  # of computing; the weights may lie elsewhere, and narrower

@@ -56,6 +56,14 @@ class Placement:
             self._hook(network, guest)
         self.sound = True
 
+    @property
+    def held(self) -> int:
+        """Bytes of weights that are on the device just now."""
+        model = self._model
+        there = [model.autoencoder, *(self._networks() if self.policy == "none" else ())]
+        each = {tensor for net in there for tensor in (*net.parameters(), *net.buffers())}
+        return self.ledger.now + sum(tensor.nbytes for tensor in each)
+
     def lower(self) -> Offload | None:
         """Go to the next policy, in place; None if there is none. LoRAs that have been fitted still fit.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ..errors import KoshiError
-from .budget import Need, Offload, Wanted, budget, choose, pick_offload, pick_vram
+from .budget import UNKNOWN, Job, Need, Offload, Wanted, budget, choose, pick_offload, pick_vram, policy_for
 from .checkpoint import FETCH_AGAIN
 from .family import load_family
 from .identity import model_identity
@@ -22,7 +23,7 @@ from .pull import pull
 from .pull_progress import LogProgress
 from .quantise import Quantise, pick_quantise
 from .registry import TINY_FOLDER, Traits, find_model, find_traits
-from .shortage import OutOfMemory, release
+from .shortage import OutOfMemory, out_of_memory_explained, release
 from .text_states import PromptStore
 
 __all__ = ["installed_files", "installed_folder", "load_model", "model_files", "pick_device", "pick_dtype"]
@@ -32,10 +33,11 @@ log = logging.getLogger(__name__)
 _loaded: dict[tuple[str, Traits, torch.device, torch.dtype, Wanted, float | None], FluxModel] = {}
 
 
-def model_files(name: str) -> ModelFiles:
+def model_files(name: str, cancelled: Callable[[], bool] = lambda: False) -> ModelFiles:
     """Where a model's parts are; a model from the hub is downloaded on first use, with progress on stderr.
 
-    Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file"), and as `pull` does.
+    cancelled: whether to stop a download. Raises KoshiError("unknown_model" | "bad_model" | "bad_model_file"), and as
+    `pull` does.
     """
     found, traits = find_model(name), find_traits(name)
     if isinstance(found, Path):
@@ -44,7 +46,7 @@ def model_files(name: str) -> ModelFiles:
         return folder_files(TINY_FOLDER, traits)
     there = installed_files(found)  # looked up first: a model that is there needs no network
     if there is None:
-        pull(found, LogProgress())
+        pull(found, LogProgress(), cancelled)
         there = installed_files(found)
     if there is None:
         raise KoshiError("bad_model", f"{found.title} was fetched, and yet parts are missing.", FETCH_AGAIN)
@@ -102,12 +104,14 @@ def load_model(
     offload: Wanted | None = None,
     vram: float | None = None,
     quantize: Quantise | None = None,
+    job: Job = UNKNOWN,
 ) -> FluxModel:
     """The loaded model. The last one used stays; another one takes its place.
 
-    offload, vram, quantize: as `pick_offload`, `pick_vram` and `pick_quantise` choose when None. Where memory runs out
-    while it is loaded, it is loaded once more at the next policy. Raises KoshiError; "out_of_memory" if that does not
-    help.
+    offload, vram, quantize: as `pick_offload`, `pick_vram` and `pick_quantise` choose when None. job: what it is to do;
+    with it the policy is chosen where nobody has said one, and one that is loaded goes down to another where this job
+    needs more room than the last. Where memory runs out while it is loaded, it is loaded once more at the next policy.
+    Raises KoshiError; "out_of_memory" if that does not help.
     """
     files, wanted, limit = model_files(name), pick_offload(offload), pick_vram(vram)
     narrow = pick_quantise(quantize)
@@ -125,14 +129,30 @@ def load_model(
 
         for last in (False, True):
             try:
-                _loaded[key] = load_family(files, device, dtype, identity, PromptStore(), choice, narrow)
+                _loaded[key] = load_family(files, device, dtype, identity, PromptStore(), choice, narrow, job)
                 break
             except OutOfMemory as error:
                 if last or not tried or error.device.type != device.type:  # less on a card is more in memory
                     raise
                 log.warning("%s It is loaded once more.", error.message)
             release(device)
+    else:
+        _make_room(_loaded[key], wanted, job.at(files.traits.side), limit)
     return _loaded[key]
+
+
+def _make_room(model: FluxModel, wanted: Wanted, job: Job, limit: float | None) -> None:
+    """Bring a model that is loaded to the policy that its next job needs."""
+    if model.placement is None or model.weights is None:
+        return
+    free = budget(model.device, limit)
+    room = None if free is None else free + model.placement.held + sum(lora.bytes() for lora in model.loras.values())
+    policy = policy_for(wanted, model.placement.policy, model.weights.need(job), room)
+    with out_of_memory_explained("moving the model off the device", model.device, model.policy):
+        while model.placement.policy != policy:
+            log.info("the next job needs more room: offload %s", policy)
+            model.placement.lower()
+            release(model.device)
 
 
 def _sound(model: FluxModel) -> bool:

@@ -22,13 +22,17 @@ from ..errors import Cancelled, KoshiError
 from .hub_cache import RECORD, Known, hub_folder, read_record, repository_folder, snapshot_folder
 from .identity import remember
 from .installed import installed_files
-from .pull_file import PARTIAL, fetch
+from .left_behind import for_each, stoppable
+from .pull_file import PARTIAL, fetch, small_chunks
 from .pull_plan import Plan, check_room, drop_damaged, matches, plan_pull
 from .pull_progress import Count, Tell, telling
 from .pull_words import downloads_off, explain, size
 from .registry import ModelInfo
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 4  # small files
+
 
 def pull(
     info: ModelInfo,
@@ -39,9 +43,9 @@ def pull(
 ) -> dict[str, Any]:
     """Fetch a model, or the rest of it. One that is here whole is not asked for again.
 
-    tell: how far it is, a few times a second, from a thread of its own. cancelled: whether to stop, which is asked at
-    every megabyte. repair: read what is here, and fetch again what has not the checksum that it should have.
-    say: a sentence before it starts.
+    tell: how far it is, a few times a second, from a thread of its own. cancelled: whether to stop, which is asked ten
+    times a second, also while nothing comes; Ctrl-C stops it as soon. repair: read what is here, and fetch again what
+    has not the checksum that it should have. say: a sentence before it starts.
 
     Returns {"ok", "model", "repository", "folder", "commit", "files", "bytes", "fetched", "seconds"}: fetched are the
     bytes that were not here before. Raises KoshiError "downloads_off", "gated", "token_refused", "access_denied",
@@ -61,17 +65,14 @@ def pull(
         raise downloads_off(info)
     try:
         with _alone(info):
-            plan = plan_pull(info)
-            if repair:
-                drop_damaged(plan, cancelled)
+            plan = stoppable(lambda left: _planned(info, repair, left), cancelled)
             check_room(plan)
             say(
                 f"{info.title}: {size(plan.total - plan.there)} of {size(plan.total)} in {len(plan.files)} files to "
                 f"{plan.place}; licence {info.licence}"
             )
-            with telling(plan, tell) as count:
-                _fetch_large(plan, count, cancelled)
-                _fetch_rest(plan, count)
+            with telling(plan, tell) as count, _quiet_client():
+                stoppable(lambda left: _fetch(plan, count, left), cancelled)
             hashes = _check_small(plan)
             if cancelled():
                 raise Cancelled
@@ -98,7 +99,19 @@ def _report(
 # --- the files --------------------------------------------------------------------------------------------------
 
 
-def _fetch_large(plan: Plan, count: Count, cancelled: Callable[[], bool]) -> None:
+def _planned(info: ModelInfo, repair: bool, left: Callable[[], bool]) -> Plan:
+    plan = plan_pull(info)
+    if repair and not left():
+        drop_damaged(plan, left)
+    return plan
+
+
+def _fetch(plan: Plan, count: Count, left: Callable[[], bool]) -> None:
+    _fetch_large(plan, count, left)
+    _fetch_rest(plan, count, left)
+
+
+def _fetch_large(plan: Plan, count: Count, left: Callable[[], bool]) -> None:
     for name, known in plan.files.items():
         if not known.sha256:
             continue
@@ -109,26 +122,37 @@ def _fetch_large(plan: Plan, count: Count, cancelled: Callable[[], bool]) -> Non
             continue
         partial = place.with_name(known.sha256 + PARTIAL)
         count.begin(name, partial.stat().st_size if partial.is_file() else 0)
-        fetch(plan.url(name), name, place, known.size, known.sha256, count.arrived, cancelled)
+        fetch(plan.url(name), name, place, known.size, known.sha256, count.arrived, left)
 
 
-def _fetch_rest(plan: Plan, count: Count) -> None:
+def _fetch_rest(plan: Plan, count: Count, left: Callable[[], bool]) -> None:
     """The small files, and the snapshot's links to the large ones, by the hub's client."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import hf_hub_download
 
     small = [name for name, known in plan.files.items() if not known.sha256]
     new = sum(plan.files[name].size for name in small if not (plan.snapshot / name).is_file())
     count.begin("the small files")
+    # Not by snapshot_download: Python would wait for its threads, however long nothing comes, before it ends.
+    for_each(
+        plan.files, lambda name: hf_hub_download(plan.info.repository, name, revision=plan.commit), AT_ONCE, left
+    )
+    count.done = plan.total
+    count.fetched += new
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """The hub's client without its progress bars, and with chunks that are small enough to see it move."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
     silent = are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        snapshot_download(plan.info.repository, revision=plan.commit, allow_patterns=list(plan.files), max_workers=4)
+        with small_chunks():
+            yield
     finally:
         if not silent:
             enable_progress_bars()
-    count.done = plan.total
-    count.fetched += new
 
 
 def _check_small(plan: Plan) -> dict[Path, str]:

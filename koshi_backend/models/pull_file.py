@@ -21,25 +21,26 @@ from ..errors import Cancelled, KoshiError
 log = logging.getLogger(__name__)
 
 PARTIAL = ".incomplete"  # after the checksum: the hub's own ending for such files, which `hf cache` knows
-CHUNK = 1 << 20  # bytes between two looks whether to stop; the client's own 10 MB are a minute on a slow line
+CHUNK = 1 << 20  # bytes that arrive at once; the client's own 10 MB are a minute on a slow line
 TRIES = 3  # of connections that break without a byte in between, on top of the client's own
 
 
 class Arriving(io.RawIOBase):
     """A partial file that is written to, and the checksum of all that is in it.
 
-    arrived: called with the bytes that are new, less than none where the server begins again. cancelled: raises
-    Cancelled at the next byte.
+    arrived: called with the bytes that are new, less than none where the server begins again. left: whether whoever
+    asked for it is gone: then Cancelled is raised before anything more of the file is changed, which may be another
+    download's by now.
     """
 
-    def __init__(self, path: Path, arrived: Callable[[int], None], cancelled: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, arrived: Callable[[int], None], left: Callable[[], bool]) -> None:
         super().__init__()
         self._file = path.open("ab", buffering=0)  # what write() returns is on its way to the disk, kill -9 or not
-        self._arrived, self._cancelled = arrived, cancelled
+        self._arrived, self._left = arrived, left
         self._sum = hashlib.sha256()
         with path.open("rb") as there:
             while data := there.read(CHUNK):
-                self._stop_if_asked()
+                self._stop_if_left()
                 self._sum.update(data)
                 arrived(len(data))
         self.length = self._file.tell()
@@ -51,7 +52,7 @@ class Arriving(io.RawIOBase):
     def write(self, data: Any) -> int:
         rest = memoryview(data)
         while rest:
-            self._stop_if_asked()
+            self._stop_if_left()
             count = self._file.write(rest[:CHUNK])
             self._sum.update(rest[:count])
             self.length += count
@@ -66,6 +67,7 @@ class Arriving(io.RawIOBase):
         """Only to the beginning: the client does so where a server does not give the rest of a file."""
         if offset or whence != os.SEEK_SET:
             raise io.UnsupportedOperation("a download is written from its beginning or at its end")
+        self._stop_if_left()
         self._arrived(-self.length)
         self._file.truncate(0)
         self._file.seek(0)
@@ -83,8 +85,8 @@ class Arriving(io.RawIOBase):
         self._file.close()
         super().close()
 
-    def _stop_if_asked(self) -> None:
-        if self._cancelled():
+    def _stop_if_left(self) -> None:
+        if self._left():
             raise Cancelled
 
 
@@ -95,11 +97,11 @@ def fetch(
     size: int,
     sha256: str,
     arrived: Callable[[int], None],
-    cancelled: Callable[[], bool],
+    left: Callable[[], bool],
 ) -> None:
     """Fetch a file to `place`, whose folder is made.
 
-    name: in its repository, for messages. size, sha256: as the hub gives them. arrived, cancelled: as in `Arriving`.
+    name: in its repository, for messages. size, sha256: as the hub gives them. arrived, left: as in `Arriving`.
     Raises KoshiError("bad_checksum"), and what the client and the disk raise; what was fetched is kept beside `place`,
     but for a file of the wrong checksum.
     """
@@ -110,13 +112,13 @@ def fetch(
         resumed = 0 < partial.stat().st_size <= size
         if not resumed:
             partial.unlink()
-    if _arrive(url, partial, size, arrived, cancelled) != sha256:
+    if _arrive(url, partial, size, arrived, left) != sha256:
         found = partial.stat().st_size
         arrived(-found)
         partial.unlink()
         if resumed:  # the old part may be to blame
             log.warning("%s arrived damaged and is fetched anew", name)
-            fetch(url, name, place, size, sha256, arrived, cancelled)
+            fetch(url, name, place, size, sha256, arrived, left)
             return
         raise KoshiError(
             "bad_checksum",
@@ -126,12 +128,12 @@ def fetch(
     os.replace(partial, place)
 
 
-def _arrive(url: str, partial: Path, size: int, arrived: Callable[[int], None], cancelled: Callable[[], bool]) -> str:
+def _arrive(url: str, partial: Path, size: int, arrived: Callable[[int], None], left: Callable[[], bool]) -> str:
     """Fetch what is missing; returns the whole file's checksum."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    with Arriving(partial, arrived, cancelled) as file, _small_chunks():
+    with Arriving(partial, arrived, left) as file:
         tries = TRIES
         while file.length < size:
             before = file.length
@@ -161,7 +163,8 @@ def _passes(error: BaseException) -> bool:
 
 
 @contextmanager
-def _small_chunks() -> Iterator[None]:
+def small_chunks() -> Iterator[None]:
+    """Let the hub's client hand on `CHUNK` bytes at a time."""
     from huggingface_hub import constants
 
     usual = constants.DOWNLOAD_CHUNK_SIZE

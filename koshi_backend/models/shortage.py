@@ -34,10 +34,12 @@ class OutOfMemory(KoshiError):
     device: whose memory that was; "cpu" for the computer's own, also where a card computes.
     asked: bytes that were asked for last, None if nobody says. free, total: bytes that the device had, None likewise.
     policy: of offloading ("none", "model", "block"), under which it happened. remedies: three things to do.
+    final: whether it has been tried once more with less of the model on the device, in vain.
     """
 
     def __init__(self, doing: str, device: torch.device, asked: int | None = None, policy: str = "none") -> None:
         self.doing, self.device, self.asked, self.policy = doing, device, asked, policy
+        self.final = False
         self.free, self.total = memory(device)
         card = device.type != "cpu"
         wanted = "more than there is was needed" if asked is None else f"{size_text(asked)} more were needed"

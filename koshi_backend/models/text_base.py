@@ -27,6 +27,14 @@ _CACHE_SIZE = 64  # prompts; one of Klein 4B's takes 512 x 7680 x 2 bytes = 7.9 
 _FORMAT = 1  # raise it whenever the same tokens would be encoded otherwise
 
 
+class Unread(NamedTuple):
+    """A network without its weights. fill: gives it them, on a device. size: bytes that they will take on a device, of
+    word embeddings and of all the rest."""
+
+    fill: Callable[[torch.device], None]
+    size: Callable[[torch.device], tuple[int, int]]
+
+
 class TextState(NamedTuple):
     """Encoded prompts. states: [B, length, channels]. pooled: [B, width], None where a family has no such thing."""
 
@@ -68,7 +76,7 @@ class PromptEncoder(ABC):
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._cache: dict[str, TextState] = {}
-        self._unread: list[Callable[[torch.device], None]] = []
+        self._unread: list[Unread] = []
         self.device, self.reads_to, self.dtype = device, device, dtype
         self.store: PromptStore | None = None
         self.identity = ""
@@ -83,12 +91,17 @@ class PromptEncoder(ABC):
         """Whether the networks have their weights."""
         return not self._unread
 
+    def sizes(self, device: torch.device) -> tuple[int, int]:
+        """Bytes that the weights which have not been read will take on a device: word embeddings, and the rest."""
+        each = [one.size(device) for one in self._unread]
+        return sum(tables for tables, _ in each), sum(rest for _, rest in each)
+
     def read(self) -> None:
         """Give the networks their weights, if they have none yet."""
         if self._unread:
             with torch.inference_mode(False):  # else nobody could move them later
-                for fill in self._unread:
-                    fill(self.reads_to)
+                for one in self._unread:
+                    one.fill(self.reads_to)
                 self._unread = []
                 if self.on_read is not None:
                     self.on_read(self.networks)

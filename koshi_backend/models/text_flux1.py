@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from .text_base import (
     PromptEncoder,
     TextSettings,
     TextState,
+    Unread,
     check_vocabulary,
     load_tokenizer,
     read_settings,
@@ -73,33 +74,30 @@ class Flux1TextEncoder(PromptEncoder):
         return TextState(states, self.clip(input_ids=short.to(self.clip.device)).pooler_output)
 
 
-_Fill = Callable[[torch.device], None]
-
-
 def _open_clip(
     folder: Path, weights: Mapping[str, Path], device: torch.device, dtype: torch.dtype
-) -> tuple[Any, _Fill]:
+) -> tuple[Any, Unread]:
     config = read_config(folder, CLIPTextConfig)
     model = build(CLIPTextModel, config, folder)
-    filled = prepare(model, weights.get(folder.name, folder), "clip", _plain_clip, dtype)
+    unread = prepare(model, weights.get(folder.name, folder), "clip", _plain_clip, dtype)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # counted, in no file
             module.position_ids = torch.arange(config.max_position_embeddings, device=device)[None]
-    return model, filled
+    return model, unread
 
 
-def _open_t5(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype) -> tuple[Any, _Fill]:
+def _open_t5(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype) -> tuple[Any, Unread]:
     config = read_config(folder, T5Config)
     model = build(T5EncoderModel, config, folder)
     # float16 does not hold what comes out of `wo` (https://github.com/huggingface/transformers/issues/20287).
     path, half = weights.get(folder.name, folder), dtype is torch.float16
-    filled = prepare(model, path, "t5", _plain_t5, dtype, lambda name: half and name.endswith(".wo.weight"))
+    unread = prepare(model, path, "t5", _plain_t5, dtype, lambda name: half and name.endswith(".wo.weight"))
 
     def fill(device: torch.device) -> None:
-        filled(device)
+        unread.fill(device)
         model.encoder.embed_tokens = model.shared
 
-    return model, fill
+    return model, unread._replace(fill=fill)
 
 
 def _plain_clip(name: str) -> str | None:

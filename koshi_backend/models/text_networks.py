@@ -7,6 +7,7 @@ What a family does not use (upper layers, heads, a vision tower) is never read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from .checkpoint import FETCH_AGAIN, Part
 from .layout import Source
 from .quantised import put_quantised
 from .tensor_files import TensorFiles
-from .text_base import unreadable
+from .text_base import Unread, unreadable
 from .widening import held_as, widen_at_use
 
 
@@ -62,9 +63,9 @@ def prepare(
     plain: Callable[[str], str | None],
     dtype: torch.dtype,
     exact: Callable[[str], bool] = lambda name: False,
-) -> Callable[[torch.device], None]:
+) -> Unread:
     """Compare a network with its files. Returns what gives it its weights on a device, in `dtype` (float32 where
-    `exact` says so) or as `held_as` has them for it, and freezes it.
+    `exact` says so) or as `held_as` has them for it, and freezes it; and how many bytes those will be.
 
     path: a folder of shards, or a file, which may hold other parts of a model as well. part: which it is.
     plain: a tensor's name without the prefixes that differ between files and versions; None for what is known
@@ -91,15 +92,31 @@ def prepare(
 
     layers = {f"{name}.weight" for name, layer in net.named_modules() if type(layer) is nn.Linear}
 
+    tables = {f"{name}.weight" for name, layer in net.named_modules() if isinstance(layer, nn.Embedding)}
+
+    def stays_packed(name: str, short: str) -> bool:
+        return name in layers and files.is_packed(stored[short]) and not exact(short)
+
+    def kind(short: str, device: torch.device) -> torch.dtype:
+        return torch.float32 if exact(short) else held_as(files.kind(stored[short]), device, dtype)
+
+    def size(device: torch.device) -> tuple[int, int]:
+        found = {"tables": 0, "rest": 0}
+        for short, name in {short: name for name, short in wanted.items()}.items():  # each tensor once
+            whole = math.prod(shapes[short]) * kind(short, device).itemsize
+            if stays_packed(name, short):
+                whole = files.size(stored[short])
+            found["tables" if name in tables else "rest"] += whole
+        return found["tables"], found["rest"]
+
     def fill(device: torch.device) -> None:
         read, packed = {}, {}
         for name, short in wanted.items():
             origin = stored[short]
-            if name in layers and files.is_packed(origin) and not exact(short):
+            if stays_packed(name, short):
                 packed[name] = [files.packed(origin, device)], Source((origin,))
             elif short not in read:
-                kind = torch.float32 if exact(short) else held_as(files.kind(origin), device, dtype)
-                read[short] = files.read(origin, device, kind)
+                read[short] = files.read(origin, device, kind(short, device))
         state = {name: read[short] for name, short in wanted.items() if name not in packed}
         put_quantised(net, packed, state, dtype)
         net.load_state_dict(state, strict=True, assign=True)
@@ -107,4 +124,4 @@ def prepare(
             widen_at_use(net)
         net.eval().requires_grad_(False)
 
-    return fill
+    return Unread(fill, size)
