@@ -28,7 +28,7 @@ def main() -> None:
     scene.render.resolution_x = scene.render.resolution_y = 256
     prompt = scene.koshi.prompts.add()
     prompt.frame, prompt.text = 1, "a calm sea at dawn, photo"
-    names = (*sample.SCHEDULES, "seed")
+    names = (*importlib.import_module("bl_ext.user_default.koshi.panels.properties").SCHEDULES, "seed")
     for k, name in enumerate(names):
         setting = scene.koshi.bl_rna.properties[name]
         for i in range(KEYS):

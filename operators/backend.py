@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from . import compat, job, settings, start, state
 from .pumped import PumpedOperator
@@ -27,7 +28,8 @@ class KOSHI_OT_connect(PumpedOperator, bpy.types.Operator):
         record = start.running_job_of(scene, finished.jobs) if scene is not None else None
         if record is None:
             if finished.jobs or not state.status.message:
-                state.status.message = f"Connected to {state.status.server}" if state.status.server else ""
+                server = state.status.server
+                state.status.message = iface_("Connected to {}").format(server) if server else ""
             return None
         return start.attach(scene, record)
 

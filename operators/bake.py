@@ -13,7 +13,7 @@ from bpy.props import BoolProperty
 from mathutils import Matrix
 
 from ..bridge_server.protocol import BridgeError
-from . import camera, compat, sample
+from . import camera, compat, scene_values
 from .camera import Similarity, View
 from .values import FLAT, MOTION, PUSH
 
@@ -142,7 +142,7 @@ def write_keys(
 
 def _own_moves(scene: bpy.types.Scene, first: int, last: int, on_top: bool) -> dict[str, list[float]]:
     """The curves' own move into every frame from `first` on. on_top: else nothing moves by itself."""
-    samples = sample.Samples(first, last, 1)
+    samples = scene_values.Samples(first, last, 1)
     for _ in samples.take(scene.name, float("inf")):
         pass
     table = samples.motion_into_frames(absolute=scene.koshi.curves == 'ABSOLUTE')
@@ -179,7 +179,7 @@ def _camera_table(
 
 
 def _views(scene: bpy.types.Scene, frames: range) -> Iterator[tuple[int, View]]:
-    with sample.evaluated(scene) as depsgraph:
+    with scene_values.evaluated(scene) as depsgraph:
         for frame in frames:
             scene.frame_set(frame)
             yield frame, camera.view_of(scene, depsgraph)
@@ -252,7 +252,7 @@ def _total(move: dict[str, float]) -> tuple[float, complex, complex]:
 
 def _frozen(scene: bpy.types.Scene, frame: int) -> bpy.types.Camera:
     """The scene camera's data as it is at a frame, without animation."""
-    with sample.evaluated(scene) as depsgraph:
+    with scene_values.evaluated(scene) as depsgraph:
         scene.frame_set(frame)
         seen = scene.camera.evaluated_get(depsgraph).data
         data = scene.camera.data.copy()
@@ -314,7 +314,7 @@ def _remove_curve(scene: bpy.types.Scene, path: str) -> None:
 
 def _evaluate(scene: bpy.types.Scene) -> None:
     """Show at once what the new keys say at the playhead."""
-    with sample.evaluated(scene):
+    with scene_values.evaluated(scene):
         pass
 
 

@@ -9,6 +9,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as iface_
+
 from ..bridge_server.client import ask_backend
 from ..bridge_server.protocol import BridgeError
 from . import reader, settings
@@ -25,7 +27,7 @@ def converted(*arguments: object) -> Generator[str, None, dict[str, Any]]:
         try:
             kind, said = signals.messages.get_nowait()
         except queue.Empty:
-            yield "Converting, in the backend"
+            yield iface_("Converting, in the backend")
             continue
         if kind == "failed":
             raise BridgeError.from_dict(said)

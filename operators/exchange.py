@@ -17,10 +17,10 @@ import bpy
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MODELS, MORE_SCHEDULES, SCHEDULES
-from . import batch, guides, lay_keys, markers, media, sample, shot_fields, shot_file
+from . import batch, guides, lay_keys, markers, media, sample, scene_values, shot_fields, shot_file
 from . import prompts as prompt_list
+from .carried_shot import Carried
 from .cli_output import print_json, say
-from .shot_file import Carried
 
 MODES = {condition: mode for mode, condition in sample.CONDITIONS.items()}
 # What moves the picture or guides it comes from the shot alone then.
@@ -135,10 +135,11 @@ def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
     for frame, image in carried.guided:
         one = settings.guided_images.add()
         one.frame, one.image = carried.frame_start + frame, image
+    markers.show_all(scene)
     for lora in carried.loras:
         settings.loras.add().file = lora.file
         lay_keys.lay(scene, f"loras[{len(settings.loras) - 1}].weight", lora.weights, lora.keys)
-    lay_keys.lay(scene, sample.KEYFRAME, carried.keyframes)
+    lay_keys.lay(scene, scene_values.KEYFRAME, carried.keyframes)
     for name, values in carried.values.items():
         lay_keys.lay(scene, shot_fields.property_of(name), values, carried.keys.get(name))
 

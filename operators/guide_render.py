@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..bridge_server.protocol import BridgeError
 from . import compat
@@ -82,7 +83,8 @@ def render_job(job: GuideJob) -> Iterator[str]:
                 stages[kind].render(frame, now, path)
                 remember(path, key)
                 made += 1
-            yield f"Guides: {count} of {len(job.frames)} frames" + ("" if made else ", nothing has changed")
+            told = iface_("Guides: {} of {} frames") if made else iface_("Guides: {} of {} frames, nothing has changed")
+            yield told.format(count, len(job.frames))
 
 
 class _Stage:

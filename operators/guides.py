@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from .. import __package__ as base_package
 from ..bridge_server.protocol import BridgeError, cache_folder
@@ -45,6 +46,7 @@ def wanted(settings: Any) -> bool:
         or settings.structure in ('DEPTH', 'EDGES', 'CLAY', 'SCENE')
         or _masks_here(settings)
         or _films_here(settings)
+        or _depth_here(settings)
     )
 
 
@@ -59,6 +61,12 @@ def _masks_here(settings: Any) -> bool:
 def _films_here(settings: Any) -> bool:
     """Whether the scene's own pictures are the film that the shot takes something from."""
     return settings.video_source in _FILMED and shot_fields.video_is_used(settings)
+
+
+def _depth_here(settings: Any) -> bool:
+    """Whether the scene's own depth moves the curves in 3D, or says where a film is mixed in."""
+    used = settings.motion_source == '3D' or shot_fields.needs_depth(settings)
+    return settings.depth_source == "scene" and used
 
 
 def guides_folder(scene: bpy.types.Scene, preview: bool = False) -> Path:
@@ -79,12 +87,12 @@ def guides_of(scene: bpy.types.Scene, parallel: bool) -> dict[str, Any]:
     cycles = hasattr(scene, "cycles")
     depth = files[GEOMETRY if cycles else DEPTH]
     named: dict[str, Any] = {}
-    if settings.motion_source == 'EXACT':
+    if settings.motion_source == 'EXACT' or _depth_here(settings):
         named["depth"] = depth
-        if cycles:
-            named["vector"] = depth
-            if (seen := compat.vectors_seen(parallel)) != "camera":
-                named["vector_seen"] = seen
+    if settings.motion_source == 'EXACT' and cycles:
+        named["vector"] = depth
+        if (seen := compat.vectors_seen(parallel)) != "camera":
+            named["vector_seen"] = seen
     if settings.structure in _SHOWN:
         named |= {"structure": depth, "structure_as": _SHOWN[settings.structure]}
     elif settings.structure in ('CLAY', 'SCENE'):
@@ -187,14 +195,14 @@ def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob
 
 def _in_a_process(job: GuideJob, program: str) -> Iterator[str]:
     """Let another Blender render this file, or a copy saved as it is now."""
-    yield "Preparing to render the scene's guides"
+    yield iface_("Preparing to render the scene's guides")
     with tempfile.TemporaryDirectory(prefix="koshi_guides_", ignore_cleanup_errors=True) as place:
         copy = Path(place) / "scene.blend"
         if bpy.data.filepath and not bpy.data.is_dirty and not bpy.app.background:
             copy = Path(bpy.data.filepath)  # as it is saved it will do
         else:
             _save_copy(copy)
-        yield "Preparing to render the scene's guides"
+        yield iface_("Preparing to render the scene's guides")
         # A window needs a thread, and goes first.
         threads = 0 if bpy.app.background else max(1, (os.cpu_count() or 2) - 1)
         own = _has_gpu() and {SCENE, START} & set(job.kinds)
@@ -237,7 +245,7 @@ def _follow(
         )
     try:
         with log.open(encoding="utf-8", errors="replace") as read:
-            over, rest, line = False, "", "Rendering the scene's guides"
+            over, rest, line = False, "", iface_("Rendering the scene's guides")
             while not over:
                 over = process.poll() is not None  # before reading, so that the last lines are read as well
                 *whole, rest = (rest + read.read()).split("\n")

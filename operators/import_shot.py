@@ -9,8 +9,8 @@ from typing import Any
 
 import bpy
 
-from . import exchange, lay_drivers, lay_keys, sample, shot_fields, shot_file, values
-from .shot_file import Carried
+from . import exchange, lay_drivers, lay_keys, scene_values, shot_fields, shot_file, values
+from .carried_shot import LARGEST_KEYED, Carried
 
 BAKE, DRIVERS = 'BAKE', 'DRIVERS'  # what becomes of expressions
 NEAR = 1e-5  # how far a value of the scene may be from the shot's, as a share of it where that is more than 1
@@ -44,7 +44,7 @@ def _cut(carried: Carried, limits: dict[str, tuple[float, float]]) -> list[str]:
     told = []
     for name in ("seed", "subseed"):
         seeds = carried.values[name]
-        room = shot_file.LARGEST_KEYED if len(set(seeds)) > 1 else 2**31  # Blender's whole numbers end there
+        room = LARGEST_KEYED if len(set(seeds)) > 1 else 2**31  # Blender's whole numbers end there
         if max(seeds) >= room:
             carried.values[name] = [seed % room for seed in seeds]
             kind = "keyframes hold" if room < 2**31 else "Blender holds"
@@ -121,7 +121,7 @@ def read(scene: bpy.types.Scene, paths: list[str], frames: range) -> dict[str, l
     table = values.direct(scene, paths, frames)
     if table is None:
         table = {path: [] for path in paths}
-        with sample.evaluated(scene):
+        with scene_values.evaluated(scene):
             for frame in frames:
                 scene.frame_set(frame)
                 for path, column in table.items():

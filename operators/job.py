@@ -15,12 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as n_
 
 from ..bridge_server.protocol import BridgeError
 from . import reader, sequencer, state, strip_about
 
 BUDGET = 0.008  # seconds of the main thread per tick, which with what cannot be divided stays under 10 ms
 GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets the button back
+# What the reader thread says, which knows no Blender, in English; panels translate what they show.
+STAGES = (
+    n_("Handing over the shot"),
+    n_("Trying the backend: it draws a small picture"),
+    n_("Looking for the backend"),
+    n_("Starting the backend"),
+)
 
 
 Work = tuple[Any, ...]  # a worker of `reader` and its arguments
@@ -100,7 +109,7 @@ class Job:
                 self._drop_preparation()
                 self._handle("cancelled")
                 return
-            state.status.phase, state.status.message = "cancelling", "Cancelling"
+            state.status.phase, state.status.message = "cancelling", n_("Cancelling")
 
     def detach(self) -> None:
         """Stop watching; the backend goes on."""
@@ -151,7 +160,7 @@ class Job:
                 self._learn(Path(status.folder))
                 if status.phase == "starting":
                     status.phase = "rendering"
-                status.message = "Waiting for the first frame"
+                status.message = n_("Waiting for the first frame")
             case "progress":
                 status.message = _sentence(data[0].get("message", ""))
             case "frame":
@@ -164,17 +173,19 @@ class Job:
             case "done":
                 status.phase, status.seconds = "done", float(data[0].get("seconds", 0.0))
                 status.made, status.stored = int(data[0].get("made", 0)), int(data[0].get("stored", 0))
-                kept = f", {status.stored} of them kept from before" if status.stored else ""
-                status.message = f"{status.frames} frames in {status.seconds:.1f} s{kept}"
+                status.message = iface_("{} frames in {:.1f} s").format(status.frames, status.seconds)
+                if status.stored:
+                    kept = iface_("{} frames in {:.1f} s, {} of them kept from before")
+                    status.message = kept.format(status.frames, status.seconds, status.stored)
                 self._hand_over()
             case "failed":
                 status.phase, status.error, status.message = "failed", data[0], ""
             case "cancelled":
                 status.phase = "cancelled"
                 status.message = (
-                    f"Cancelled; {status.done} of {status.frames} frames are kept"
+                    iface_("Cancelled; {} of {} frames are kept").format(status.done, status.frames)
                     if status.frames
-                    else "Cancelled"
+                    else n_("Cancelled")
                 )
             case "finished":
                 status.phase, status.message = "idle", data[0]
@@ -184,11 +195,14 @@ class Job:
         status.count(index, stored)
         if index < status.kept and not stored:
             status.note(
-                "Earlier frames had to be made again, as what Blender renders of the scene has changed, or they are no "
-                "longer kept."
+                n_(
+                    "Earlier frames had to be made again, as what Blender renders of the scene has changed, or they "
+                    "are no longer kept"
+                )
             )
         if scene is None:
-            status.note(f'The scene "{self._name}" is gone; its frames still arrive in {status.folder}.')
+            gone = iface_('The scene "{}" is gone; its frames still arrive in {}')
+            status.note(gone.format(self._name, status.folder))
             return
         step, interpolation = self._timing or ((number - self._first) // index if index else 1, 1)
         folder = Path(path).parent

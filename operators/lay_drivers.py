@@ -9,8 +9,8 @@ from typing import Any
 import bpy
 
 from . import formula, lay_keys, shot_fields
+from .carried_shot import WHOLE, Carried
 from .formula import NoDriver
-from .shot_file import WHOLE, Carried
 
 
 def lay(scene: bpy.types.Scene, shot: dict[str, Any], carried: Carried) -> list[str]:

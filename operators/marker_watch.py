@@ -26,7 +26,7 @@ def _drawn() -> None:
     """An editor with a timeline is drawn."""
     global _told
     scene = compat.edited_scene(bpy.context)
-    if scene is None or _told is not None or not len(scene.koshi.prompts):
+    if scene is None or _told is not None or not (len(scene.koshi.prompts) or len(scene.koshi.guided_images)):
         return
     now = tuple((marker.name, marker.frame) for marker in scene.timeline_markers)
     if _seen.get(scene.session_uid) == now:

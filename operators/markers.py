@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prompts on the timeline: each has a marker, which people move with the mouse.
+"""Prompts and guided pictures on the timeline: each has a marker, which people move with the mouse.
 
 A prompt with a marker stands where the marker stands: its frame is read from the marker, so that nothing can get out of
 step, whoever moves it, and undo, saving and copies of the scene need nothing of their own. The marker is found by its
-name, in quotation marks, as markers hold nothing else from 5.0 on. Some markers of one name, as after duplicating one:
-the prompt comes again there. None: the prompt is off the timeline; its text is kept. Markers that no prompt of the
-scene has are left alone.
+name, in “ ” or, of a picture, in « », as markers hold nothing else from 5.0 on. Some markers of one name, as after
+duplicating one: the prompt comes again there. None: the prompt is off the timeline; its text is kept. Markers that no
+prompt of the scene has are left alone. What is said of prompts here is true of guided pictures, too.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,7 +55,7 @@ def markers_of(prompt: Any) -> list[bpy.types.TimelineMarker]:
     found = [marker for marker in scene.timeline_markers if marker.name == prompt.marker]
     if found:
         return found
-    frame, taken = _kept(prompt), {one.marker for one in scene.koshi.prompts} | {*prompt.beside.split("\n")}
+    frame, taken = _kept(prompt), {one.marker for one in _all(scene)} | {*prompt.beside.split("\n")}
     renamed = [marker for marker in scene.timeline_markers if marker.frame == frame and marker.name not in taken]
     return renamed[:1]
 
@@ -74,14 +75,14 @@ def put(prompt: Any, frame: int | None = None) -> None:
 def show_all(scene: bpy.types.Scene) -> None:
     """Give every prompt a marker that never had one, if the scene shows them."""
     sync(scene)
-    for prompt in scene.koshi.prompts if scene.koshi.prompt_markers else ():
+    for prompt in _all(scene) if scene.koshi.prompt_markers else ():
         if not prompt.marker:
             put(prompt)
 
 
 def hide_all(scene: bpy.types.Scene) -> None:
     """Take the markers of all prompts away; they stay where they are."""
-    for prompt in scene.koshi.prompts:
+    for prompt in _all(scene):
         if prompt.marker and not is_off(prompt):
             _keep(prompt, frame_of(prompt))
             remove(prompt)
@@ -108,7 +109,7 @@ def rename(prompt: Any) -> None:
 
 def sync(scene: bpy.types.Scene) -> None:
     """Note where the markers are and what they are called, to know them again."""
-    for prompt in scene.koshi.prompts:
+    for prompt in _all(scene):
         found = markers_of(prompt)
         if not found:
             continue
@@ -139,21 +140,33 @@ def counts_beside(prompt: Any) -> bool:
 
 def _label(prompt: Any) -> str:
     """A name for a prompt's marker that no other marker of the scene has."""
-    words = " ".join(prompt.text.split()) or "prompt"
+    words, (begin, end) = _words(prompt)
     if len(words.encode()) > LABEL:
         words = words.encode()[:LABEL].decode(errors="ignore").rstrip() + "…"
     mine = {marker.name for marker in markers_of(prompt)}
     taken = {marker.name for marker in prompt.id_data.timeline_markers} - mine
-    taken |= {one.marker for one in prompt.id_data.koshi.prompts if one != prompt}
-    return next(name for name in _names(words) if name not in taken)
+    taken |= {one.marker for one in _all(prompt.id_data) if one != prompt}
+    return next(name for name in _names(begin + words + end) if name not in taken)
+
+
+def _words(prompt: Any) -> tuple[str, str]:
+    """What a marker is called after, and what stands around that: a prompt's text, or a picture's file."""
+    if hasattr(prompt, "text"):
+        return " ".join(prompt.text.split()) or "prompt", "“”"
+    return os.path.splitext(bpy.path.basename(prompt.image))[0] or "picture", "«»"
 
 
 def _names(words: str) -> Iterator[str]:
-    yield f"“{words}”"
+    yield words
     number = 2
     while True:
-        yield f"“{words}” {number}"
+        yield f"{words} {number}"
         number += 1
+
+
+def _all(scene: bpy.types.Scene) -> list[Any]:
+    """All that has a marker."""
+    return [*scene.koshi.prompts, *scene.koshi.guided_images]
 
 
 def _look_around(prompt: Any) -> None:

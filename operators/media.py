@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, StringProperty
 
-from . import compat, keyed_lists
+from . import compat, keyed_lists, markers
 
 
 class _Chooser:
@@ -58,7 +58,7 @@ class KOSHI_OT_guided_add(_Chooser, bpy.types.Operator):
         if not paths:
             self.report({'ERROR'}, "Choose a picture")
             return {'CANCELLED'}
-        taken = {one.frame for one in settings.guided_images}
+        taken = {frame for one in settings.guided_images for frame in markers.frames_of(one)}
         frame = scene.frame_current
         for path in paths:
             while frame in taken:
@@ -67,11 +67,12 @@ class KOSHI_OT_guided_add(_Chooser, bpy.types.Operator):
             one.frame, one.image = frame, path
             taken.add(frame)
         settings.guided_index = len(settings.guided_images) - 1
+        markers.show_all(scene)
         return {'FINISHED'}
 
 
 class KOSHI_OT_guided_remove(bpy.types.Operator):
-    """Remove the selected guided picture from the list; its file stays"""
+    """Remove the selected guided picture from the list, and its marker; its file stays"""
 
     bl_idname = "koshi.guided_remove"
     bl_label = "Remove Guided Picture"
@@ -83,6 +84,7 @@ class KOSHI_OT_guided_remove(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = compat.edited_scene(context)
+        markers.remove(keyed_lists.selected(scene, "guided_images", "guided_index"))
         keyed_lists.remove(scene, "guided_images", scene.koshi.guided_index)
         scene.koshi.guided_index = min(scene.koshi.guided_index, max(len(scene.koshi.guided_images) - 1, 0))
         return {'FINISHED'}
@@ -101,7 +103,11 @@ class KOSHI_OT_guided_place(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = compat.edited_scene(context)
-        keyed_lists.selected(scene, "guided_images", "guided_index").frame = scene.frame_current
+        one = keyed_lists.selected(scene, "guided_images", "guided_index")
+        if scene.koshi.prompt_markers or one.marker:
+            markers.put(one, scene.frame_current)
+        else:
+            one.frame = scene.frame_current
         return {'FINISHED'}
 
 
@@ -172,7 +178,9 @@ class KOSHI_OT_lora_move(bpy.types.Operator):
 
 
 def clear(scene: bpy.types.Scene) -> None:
-    """Remove all guided pictures and LoRAs, with their keyframes."""
+    """Remove all guided pictures and LoRAs, with their markers and keyframes."""
+    for one in scene.koshi.guided_images:
+        markers.remove(one)
     for name, index_name in (("guided_images", "guided_index"), ("loras", "loras_index")):
         keyed_lists.clear(scene, name)
         setattr(scene.koshi, index_name, 0)
@@ -182,7 +190,7 @@ def _needs(cls: Any, context: bpy.types.Context, name: str, index_name: str, mes
     if keyed_lists.selected(compat.edited_scene(context), name, index_name) is None:
         cls.poll_message_set(message)
         return False
-    return True
+    return compat.may_change(cls, context)
 
 
 def relative(path: str) -> str:

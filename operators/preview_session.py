@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_n as n_
 
 from ..bridge_server.protocol import BridgeError, cache_folder
 from . import preview_image, preview_shot, settings, state
@@ -76,7 +77,7 @@ def cancel() -> None:
     """Want nothing any more."""
     _drop()
     if status.busy:
-        status.phase, status.message = "cancelled", "Cancelled"
+        status.phase, status.message = "cancelled", n_("Cancelled")
 
 
 def close() -> None:
@@ -166,7 +167,7 @@ def _go_on() -> None:
         sentence = "Something unexpected went wrong while Blender prepared the preview."
         return _fail(BridgeError("internal", sentence, f"Details: {state.log_file()}"))
     state.log()  # the thread logs; its file must be set up here
-    status.phase, status.message = "making", "Asking the backend"
+    status.phase, status.message = "making", n_("Asking the backend")
     status.frames, status.begins = _shot["frames"], _shot["frame_start"]
     ask = Ask(_number, status.kind, _shot, cache_folder() / "previews" / status.kind)
     if _link is None or not _link.ask(ask):
@@ -196,7 +197,7 @@ def _handle(kind: str, *data: Any) -> None:
         case "stage":
             status.message = data[0]
         case "accepted":
-            status.job_id, status.message = data[0]["id"], "Waiting for the backend"
+            status.job_id, status.message = data[0]["id"], n_("Waiting for the backend")
         case "progress":
             text = str(data[0].get("message", ""))
             # "frame 12" and "starting" say less than the bar does.
@@ -210,7 +211,7 @@ def _handle(kind: str, *data: Any) -> None:
         case "failed":
             status.phase, status.message, status.error = "failed", "", data[0]
         case "cancelled":
-            status.phase, status.message = "cancelled", "Cancelled by another program"
+            status.phase, status.message = "cancelled", n_("Cancelled by another program")
 
 
 def _show(path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from . import guides, sample
+from . import guides, sample, scene_values
 from .camera import picture_size
 from .sample_checks import MULTIPLE
 
@@ -52,7 +52,7 @@ def frame_shot(scene: bpy.types.Scene, number: int, budget: float) -> Generator[
     begin, size = block_start(scene, number), small_size(scene)
     sampled = yield from sample.sampling(scene, begin, number, budget, size=size)
     if cuts := sampled.shot.get("motion", {}).get("cuts"):
-        scene, begin = sample.scene_named(name), begin + cuts[-1] * step
+        scene, begin = scene_values.scene_named(name), begin + cuts[-1] * step
         sampled = yield from sample.sampling(scene, begin, number, budget, size=size)
     return (yield from _with_guides(name, _without_time(sampled.shot)))
 
@@ -75,7 +75,7 @@ def _without_time(shot: dict[str, Any]) -> dict[str, Any]:
 def _with_guides(name: str, shot: dict[str, Any]) -> Generator[str, None, dict[str, Any]]:
     if not guides.rendered(shot):
         return shot
-    scene = sample.scene_named(name)
+    scene = scene_values.scene_named(name)
     folder = guides.guides_folder(scene, preview=True)
     shot = guides.moved_to(shot, folder)
     yield from guides.render_guides(scene, shot, folder)

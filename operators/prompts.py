@@ -18,6 +18,10 @@ class KOSHI_OT_prompt_add(bpy.types.Operator):
     bl_label = "Add Prompt at Playhead"
     bl_options = {'REGISTER', 'UNDO'}
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return compat.may_change(cls, context)
+
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = compat.edited_scene(context)
         settings, frame = scene.koshi, scene.frame_current
@@ -44,7 +48,7 @@ class _OfTheSelected:
         if _selected(compat.edited_scene(context)) is None:
             cls.poll_message_set("Select a prompt first")  # type: ignore[attr-defined]
             return False
-        return True
+        return compat.may_change(cls, context)  # type: ignore[arg-type]
 
 
 class KOSHI_OT_prompt_remove(_OfTheSelected, bpy.types.Operator):

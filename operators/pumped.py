@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..bridge_server.protocol import BridgeError
 from . import state
@@ -83,10 +84,13 @@ class PumpedOperator:
         scene = state.status.scene if state.status.busy and state.status.job_id else ""
         state.let_go()
         if scene:
-            state.status.note(
-                f'The render of "{scene}" goes on in the backend. To take it up, open its file and press Resume, or '
-                "Render if there is no strip yet."
+            state.parting = (
+                iface_(
+                    'The render of "{}" goes on in the backend. To take it up, open its file and press Resume, or '
+                    "Render if there is no strip yet"
+                ).format(scene)
             )
+            state.status.note(state.parting)
 
     def _tick(self, context: bpy.types.Context) -> set[str]:
         changed = self._job.pump(BUDGET)
@@ -126,7 +130,7 @@ class PumpedOperator:
             self.report({'ERROR'}, str(error))
             return {'CANCELLED'}
         if status.message:
-            self.report({'INFO'}, f"Koshi: {status.message}")
+            self.report({'INFO'}, f"Koshi: {iface_(status.message)}")
         return {'CANCELLED'} if status.phase == "cancelled" else {'FINISHED'}
 
     def _stop_timer(self, context: bpy.types.Context, result: set[str]) -> set[str]:
@@ -145,6 +149,12 @@ def redraw() -> None:
             for region in area.regions if area.type in SHOWING else ():
                 if region.type == SHOWING[area.type]:
                     region.tag_redraw()
+
+
+@bpy.app.handlers.persistent
+def loaded(*_: Any) -> None:
+    """Another file was opened. (What ran in the one before has been told by `cancel` by then.)"""
+    state.forget()
 
 
 def stop() -> None:

@@ -44,6 +44,8 @@ def _from_scene(scene: bpy.types.Scene, side: Any) -> None:
         settings.structure = side["structure"]
     if side.get("video_source") in ('SCENE', 'CLAY'):
         settings.video_source = side["video_source"]
+    if side.get("depth_source") == "scene":
+        settings.depth_source = "scene"
     if mask := bpy.data.collections.get(side.get("mask", "")):
         settings.mask = mask
     camera = scene.objects.get(side.get("camera", ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import compat, job, sequencer, start, state
+from . import compat, job, pumped, sequencer, start, state
 from .pumped import PumpedOperator, redraw
 
 
@@ -91,6 +91,18 @@ def _ready(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
     return True
 
 
-register, unregister = bpy.utils.register_classes_factory(
-    (KOSHI_OT_render, KOSHI_OT_render_from_here, KOSHI_OT_resume, KOSHI_OT_cancel)
-)
+CLASSES = (KOSHI_OT_render, KOSHI_OT_render_from_here, KOSHI_OT_resume, KOSHI_OT_cancel)
+
+
+def register() -> None:
+    """Add the operators; what they tell is of one file."""
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    bpy.app.handlers.load_post.append(pumped.loaded)
+
+
+def unregister() -> None:
+    """Undo `register`."""
+    bpy.app.handlers.load_post.remove(pumped.loaded)
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

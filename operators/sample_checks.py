@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 
 from ..bridge_server.protocol import BridgeError
-from . import markers, shot_fields
+from . import compat, markers, shot_fields
 from . import settings as backend
 from .field_names import title
 
@@ -126,6 +126,10 @@ def check_prompts(settings: Any, last: int) -> list[dict[str, Any]]:
             )
         if not markers.counts_beside(prompt):
             frames += begins
+        if compat.is_animated(prompt, "frame"):
+            where = f"The frame of the prompt at {begins[0]}" if begins else "The frame of a prompt"
+            hint = "Remove them in the Graph or Drivers Editor, and move its marker. Its weight takes keyframes."
+            faults.append(problem("prompts", f"{where} has keyframes or a driver, which do not count.", hint))
     for frame in sorted({frame for frame in frames if frames.count(frame) > 1}):
         faults.append(
             problem(
@@ -170,6 +174,8 @@ def check_files(settings: Any, painted: bool) -> list[dict[str, Any]]:
         hint = "Set Start From in Koshi > Motion to Picture, or take another mask in Koshi > Mask."
         faults.append(problem("masking.alpha", "The mask is a start picture's, but the shot starts from none.", hint))
     for k, one in enumerate(settings.guided_images):
+        if markers.is_off(one):
+            continue
         faults += _check_file(f"guided_images[{k}].image", one.image)
     for k, lora in enumerate(settings.loras):
         if lora.use:

@@ -11,10 +11,10 @@ from ..bridge_server.protocol import BridgeError
 from ..koshi_backend.errors import KoshiError
 from ..koshi_backend.schedules import Key, ParsedSchedule, ScheduleError, evaluate_texts
 from ..koshi_backend.seeds import seed_path
-from . import prompt_text, shot_fields, values
+from . import markers, prompt_text, shot_fields, values
 
 if TYPE_CHECKING:
-    from .sample import Samples
+    from .scene_values import Samples
 
 # What only painting needs; the motion alone does without.
 _PAINTING = ("hybrid", "masking", "guided_images", "guided_as", "color_image", "color_every", "loras")
@@ -43,6 +43,9 @@ def add(shot: dict[str, Any], scene: bpy.types.Scene, samples: Samples, ahead: i
             shot_fields.place(shot, where, _mask_words(words, ahead, len(samples.frames), shot["seed"]))
     if listed := guided(settings, samples):
         shot["guided_images"] = listed
+    else:  # there are none, or all are off the timeline
+        shot.pop("guided_as", None)
+        shot["schedules"].pop("guided", None)
     if loras := worn(settings, samples):
         shot["loras"] = loras
     if ahead:
@@ -67,8 +70,9 @@ def _mixes_without_model(shot: dict[str, Any]) -> bool:
 def guided(settings: Any, samples: Samples) -> list[dict[str, Any]]:
     """Guided pictures, counted from the shot's first frame; the last one before it is in force there."""
     begins: dict[int, str] = {}
-    for one in sorted(settings.guided_images, key=lambda one: one.frame):
-        index = max(-((samples.first - one.frame) // samples.step), 0)
+    begin = sorted((frame, k) for k, one in enumerate(settings.guided_images) for frame in markers.frames_of(one))
+    for frame, k in begin:
+        one, index = settings.guided_images[k], max(-((samples.first - frame) // samples.step), 0)
         if one.image.strip() and index < len(samples.frames):
             begins[index] = bpy.path.abspath(one.image.strip())
     return [{"frame": index, "image": image} for index, image in begins.items()]

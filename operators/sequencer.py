@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
-from .. import __package__ as base_package
+from ..bridge_server.setup.place import takes_folder as folder_of_unsaved
 from . import compat, strip_about
 from .reader import frame_name
 
@@ -72,16 +73,16 @@ class Take:
 
 
 def takes_folder() -> tuple[Path, str]:
-    """Where takes go: `koshi` beside the .blend, or the user's folder, with a note, while it is unsaved."""
+    """Where takes go: `koshi` beside the .blend, or, with a note, a folder of the user's while it is unsaved.
+
+    Not in the extension's own folder, as Blender would have it: that one goes with the extension, and takes are work.
+    """
     if bpy.data.filepath:
         return Path(bpy.path.abspath("//koshi")), ""
-    try:
-        folder = Path(bpy.utils.extension_path_user(base_package, path="takes", create=True))
-    except ValueError:  # not installed as an extension, as in a developer's checkout
-        folder = Path(bpy.app.tempdir) / "koshi"
+    folder = folder_of_unsaved()
     return (
         folder,
-        f"This file is not saved yet, so the frames go to {folder}. Save it to keep them beside it.",
+        iface_("This file is not saved yet, so the frames go to {}. Save it to keep them beside it").format(folder),
     )
 
 

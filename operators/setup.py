@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import EnumProperty
 
 from .. import __package__ as base_package
@@ -56,12 +57,12 @@ class SetupOperator:
                 print(f"Koshi: {said}", file=sys.stderr, flush=True)
             time.sleep(0.1)
         if status is None or status.phase == "cancelled":
-            self.report({'WARNING'}, "Cancelled")  # type: ignore[attr-defined]
+            self.report({'WARNING'}, iface_("Cancelled"))  # type: ignore[attr-defined]
             return {'CANCELLED'}
         if status.phase == "failed":
             self.report({'ERROR'}, str(BridgeError.from_dict(status.error)))  # type: ignore[attr-defined]
             return {'CANCELLED'}
-        self.report({'INFO'}, f"Koshi: {status.text}")  # type: ignore[attr-defined]
+        self.report({'INFO'}, f"Koshi: {iface_(status.text)}")  # type: ignore[attr-defined]
         return {'FINISHED'}
 
 
@@ -88,7 +89,7 @@ class KOSHI_OT_remove_backend(SetupOperator, bpy.types.Operator):
         return super().poll(context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        message = f"Delete what Koshi has set up in {settings.setup_folder()}?"
+        message = iface_("Delete what Koshi has set up in {}?").format(settings.setup_folder())
         return context.window_manager.invoke_confirm(
             self, event, title="Remove Backend", message=message, confirm_text="Remove", icon='WARNING'
         )
@@ -134,7 +135,7 @@ class KOSHI_OT_open_log(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         path = log_file(self.log)
         if not path.is_file():
-            self.report({'WARNING'}, f"There is no log yet: {path}")
+            self.report({'WARNING'}, iface_("There is no log yet: {}").format(path))
             return {'CANCELLED'}
         return bpy.ops.wm.path_open(filepath=str(path))
 

@@ -6,12 +6,31 @@ from __future__ import annotations
 import time
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as n_
 
 from ..bridge_server.setup import start
 from ..bridge_server.setup.place import Status
 from . import pumped
 
 TICK = 0.2  # seconds
+# What the set-up's program says, which knows no Blender, in English.
+STAGES = (
+    n_("Starting"),
+    n_("Looking for a Python"),
+    n_("Making the environment"),
+    n_("Renewing pip"),
+    n_("Installing PyTorch"),
+    n_("for the NVIDIA card, some 3 GB"),
+    n_("for the processor, some 200 MB"),
+    n_("Installing the other packages"),
+    n_("Trying it: koshi-tiny draws a picture"),
+    n_("Clearing up"),
+    n_("Removing the backend"),
+    n_("The backend is set up"),
+    n_("The backend is removed"),
+    n_("Cancelled"),
+)
 
 _status: Status | None = None
 _looked = float("-inf")
@@ -47,8 +66,8 @@ def stop() -> None:
 
 
 def line(now: Status) -> str:
-    """The state in one line."""
-    return f"{now.text} ({now.detail})" if now.detail else now.text
+    """The state in one line; what an installer says is as it says it."""
+    return f"{iface_(now.text)} ({iface_(now.detail)})" if now.detail else iface_(now.text)
 
 
 def _tick() -> float | None:

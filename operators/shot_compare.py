@@ -7,7 +7,7 @@ from typing import Any
 
 from ..koshi_backend.models.registry import find_traits
 from . import shot_fields
-from .shot_file import DEFAULTS
+from .carried_shot import DEFAULTS
 
 # What moves the picture by so much in a frame, and so not at all in the frames between; other values hold.
 _STILL = {

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A shot's JSON as far as a Blender scene can hold it. No bpy: the numbers are the backend's own reading of them."""
+"""Reads a shot's JSON for a Blender scene. No bpy: the numbers are the backend's own reading of them."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +15,13 @@ from ..koshi_backend.errors import KoshiError
 from ..koshi_backend.models.registry import find_traits
 from ..koshi_backend.seeds import seed_path
 from . import course, shot_fields
-from .course import Knot
+from .carried_shot import DEFAULTS, WHOLE, Carried, CarriedLora, CarriedPrompt, bad_shot
 
 VERSION = 1
 MAX_FRAMES = 100_000
 LAST_FRAME = 1_048_574  # Blender's
 LARGEST_WEIGHT = 10  # of a LoRA
-LARGEST_KEYED = 2**23  # Blender adds 0.5 to a whole number's curve in single precision: 15491923 becomes 15491924
-AS_IT_IS = "Render the shot as it is with koshi animate, or change it."
 DEFORUM_STRENGTH = 0.65  # of a document in Deforum's convention that does not name it
-# The schedules that a scene can hold, with what a shot means that does not name them.
-DEFAULTS = {
-    "zoom": 1.0,
-    "angle": 0.0,
-    "translation_x": 0.0,
-    "translation_y": 0.0,
-    "translation_z": 0.0,
-    "strength": 0.5,
-    "noise": 0.0,
-    "guidance": 1.0,
-    "transform_center_x": 0.5,
-    "transform_center_y": 0.5,
-    "perspective_flip_theta": 0.0,
-    "perspective_flip_phi": 0.0,
-    "perspective_flip_gamma": 0.0,
-    "perspective_flip_fv": 53.0,
-    "rotation_3d_x": 0.0,
-    "rotation_3d_y": 0.0,
-    "rotation_3d_z": 0.0,
-    "fov": 70.0,
-    "aspect_ratio": 1.0,
-    "keyframe_strength": 1.0,
-    "cadence": 1.0,
-    "contrast": 1.0,
-    "sharpen": 0.0,
-    "color_match": 0.3,
-    "subseed": 0.0,
-    "subseed_strength": 0.0,
-    "guided": 0.2,
-    "mask": 1.0,
-    "hybrid_alpha": 0.5,
-    "hybrid_mask_alpha": 0.5,
-    "hybrid_mask_contrast": 1.0,
-    "hybrid_cutoff_low": 0.0,
-    "hybrid_cutoff_high": 100.0,
-}
-WHOLE = ("cadence", "subseed")  # of these the whole part counts, and it is what a scene holds
 # What a shot says of itself that changes nothing while it says this; a scene cannot hold anything else.
 FIXED: dict[str, dict[str, Any]] = {
     "": {"frame_step": 1},
@@ -90,77 +49,16 @@ READ = {
 SOURCES = {"2d": 'CURVES', "3d": '3D', **{word: name for name, word in shot_fields.FOLLOWERS.items()}}
 
 
-@dataclass
-class CarriedPrompt:
-    """A prompt, counted from the shot's first frame. weights: of one that takes no turns, a number a frame; keys: as
-    they were written, if that gives the weights."""
-
-    frame: int
-    text: str
-    negative: str = ""
-    ease: str = "hold"
-    weights: list[float] | None = None
-    keys: list[Knot] | None = None
-
-
-@dataclass
-class CarriedLora:
-    """A LoRA, with a weight for each frame, and the keys that were written for it, if they give them."""
-
-    file: str
-    weights: list[float]
-    keys: list[Knot] | None = None
-
-
-@dataclass
-class Carried:
-    """What a scene can hold of a shot. values: per schedule and for `seed` one number a frame. keys: a schedule's as
-    they were written, where those give the values. left: what is not carried, in words. choices: where
-    pictures come from, in the scene's words. guided: pictures, by frames that are counted from the first."""
-
-    model: str
-    width: int
-    height: int
-    fps: float
-    frame_start: int
-    frames: int
-    steps: int
-    condition: str
-    prompts: list[CarriedPrompt]
-    source: str = 'CURVES'
-    settings: dict[str, Any] = field(default_factory=dict)  # as in shot_fields, by the names in Blender
-    values: dict[str, list[float]] = field(default_factory=dict)
-    keys: dict[str, list[Knot]] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
-    choices: dict[str, str] = field(default_factory=dict)
-    guided: list[tuple[int, str]] = field(default_factory=list)
-    loras: list[CarriedLora] = field(default_factory=list)
-    keyframes: list[float] = field(default_factory=list)  # 1 at keyframes that are named
-
-    def check_limits(self, limits: Mapping[str, tuple[float, float]]) -> None:
-        """Raises BridgeError "bad_shot" for a value that Blender's property would cut off."""
-        for name, (low, high) in limits.items():
-            for frame, value in enumerate(self.values.get(name) or [self.settings[name]]):
-                if value is not None and not low <= value <= high:
-                    told = f"The {name} at frame {frame} is {value:g}, and a scene holds {low:g} to {high:g}."
-                    raise _bad(told, AS_IT_IS)
-        for name in ("seed", "subseed"):
-            seeds = self.values[name]
-            if len(set(seeds)) > 1 and max(seeds) > LARGEST_KEYED:
-                told = f"The {name}s change and go up to {max(seeds):.0f}; a keyframe holds them up to {LARGEST_KEYED}."
-                raise _bad(told, AS_IT_IS)
-
-
 def read(path: Path) -> Carried:
     """Read a .koshi.json file. Raises BridgeError "bad_shot"."""
     try:
         shot = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _bad(f"The shot {path} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise bad_shot(f"The shot {path} cannot be read: {error.strerror}.", "Check the path.") from error
     except ValueError as error:
-        raise _bad(f"The shot {path} is not JSON: {error}.") from error
+        raise bad_shot(f"The shot {path} is not JSON: {error}.") from error
     if not isinstance(shot, dict) or type(shot.get("koshi")) is not int or shot["koshi"] != VERSION:
-        raise _bad(f'{path} is not a Koshi shot of version {VERSION}: it does not begin with {{"koshi": {VERSION}.')
+        raise bad_shot(f'{path} is not a Koshi shot of version {VERSION}: it does not begin with {{"koshi": {VERSION}.')
     return carry(shot, path.parent)
 
 
@@ -196,12 +94,12 @@ def _carried(shot: dict[str, Any]) -> Carried:
         end = _whole(shot, "frame_end", 0, start, LAST_FRAME)
         frames = (end - start) // _whole(shot, "frame_step", 1, 1, MAX_FRAMES) + 1
     else:
-        raise _bad("The shot does not say how many frames it has.", "Give frames, or frame_start and frame_end.")
+        raise bad_shot("The shot does not say how many frames it has.", "Give frames, or frame_start and frame_end.")
     if start + frames - 1 > LAST_FRAME:
-        raise _bad(f"The shot ends at frame {start + frames - 1}; Blender counts to {LAST_FRAME}.")
+        raise bad_shot(f"The shot ends at frame {start + frames - 1}; Blender counts to {LAST_FRAME}.")
     model = shot.get("model", "koshi-tiny")
     if not isinstance(model, str) or not model:
-        raise _bad(f"The model is {model!r}, not a name or a path.")
+        raise bad_shot(f"The model is {model!r}, not a name or a path.")
     traits = find_traits(model)
     feedback = _table(shot, "feedback")
     carried = Carried(
@@ -236,7 +134,7 @@ def _read_settings(carried: Carried, shot: dict[str, Any]) -> None:
         if isinstance(default, float):
             kinds = (int, float)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
-            raise _bad(f"{place} is {value!r}.")
+            raise bad_shot(f"{place} is {value!r}.")
         if value == "schedule" and name == "seed_behavior":
             carried.settings[name] = default  # the schedule says it
         elif name in shot_fields.CHOICES and carried.settings[name] not in shot_fields.CHOICES[name]:
@@ -255,7 +153,7 @@ def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
     """Where pictures come from, and the lists of pictures and LoRAs."""
     named, alpha = carried.settings, _table(shot, "masking").get("alpha", False)
     if not isinstance(alpha, bool):
-        raise _bad(f"masking.alpha is {alpha!r}.")
+        raise bad_shot(f"masking.alpha is {alpha!r}.")
     carried.choices = {
         "video_source": 'FILE' if named["video"] else 'NONE',
         "start": 'IMAGE' if named["init_image"] else 'PROMPT',
@@ -269,7 +167,7 @@ def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
         carried.left += [f"guided_images[{k}].{name}" for name in one if name not in ("frame", "image")]
     named_frames = _table_at(shot, "time.keyframes").get("frames", [])
     if not isinstance(named_frames, list):
-        raise _bad(f"time.keyframes.frames is {named_frames!r}.")
+        raise bad_shot(f"time.keyframes.frames is {named_frames!r}.")
     carried.keyframes = [float(k in named_frames) for k in range(carried.frames)]
     seed = _whole(shot, "seed", 0, 0, 2**53)
     for k, one in enumerate(_list_of(shot, "loras", "file")):
@@ -277,9 +175,9 @@ def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
         try:
             weights = text.evaluate(weight, carried.frames, seed=seed)
         except (text.ScheduleError, TypeError) as error:
-            raise _bad(f"The weight of loras[{k}] cannot be read: {error}") from error
+            raise bad_shot(f"The weight of loras[{k}] cannot be read: {error}") from error
         if not all(-LARGEST_WEIGHT <= value <= LARGEST_WEIGHT for value in weights):
-            raise _bad(f"The weight of loras[{k}] is not always from {-LARGEST_WEIGHT} to {LARGEST_WEIGHT}.")
+            raise bad_shot(f"The weight of loras[{k}] is not always from {-LARGEST_WEIGHT} to {LARGEST_WEIGHT}.")
         carried.loras.append(CarriedLora(one["file"], weights, course.written(weight, weights, seed)))
         carried.left += [f"loras[{k}].{name}" for name in one if name not in ("file", "weight")]
 
@@ -287,24 +185,24 @@ def _read_pictures(carried: Carried, shot: dict[str, Any]) -> None:
 def _list_of(shot: dict[str, Any], name: str, part: str) -> list[dict[str, Any]]:
     given = shot.get(name, [])
     if not isinstance(given, list) or not all(isinstance(o, dict) and isinstance(o.get(part), str) for o in given):
-        raise _bad(f'{name} is not a list of objects with "{part}".')
+        raise bad_shot(f'{name} is not a list of objects with "{part}".')
     return given
 
 
 def _read_prompts(carried: Carried, shot: dict[str, Any]) -> None:
     prompts, seed = shot.get("prompts"), _whole(shot, "seed", 0, 0, 2**53)
     if not isinstance(prompts, list) or not prompts:
-        raise _bad("The shot has no prompt.", "Add at least one.")
+        raise bad_shot("The shot has no prompt.", "Add at least one.")
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
-            raise _bad(f'prompts[{i}] has no text; a prompt is {{"frame": 0, "text": "..."}}.')
+            raise bad_shot(f'prompts[{i}] has no text; a prompt is {{"frame": 0, "text": "..."}}.')
         frame, weight = prompt.get("frame", 0), prompt.get("weight")
         try:
             if isinstance(frame, str):  # math
                 prompt = {**prompt, "frame": int(text.evaluate(f"0:({frame})", carried.frames, seed=seed)[0])}
             weights = None if weight is None else text.evaluate(weight, carried.frames, seed=seed)
         except (text.ScheduleError, TypeError) as error:
-            raise _bad(f"prompts[{i}] cannot be read: {error}") from error
+            raise bad_shot(f"prompts[{i}] cannot be read: {error}") from error
         carried.prompts.append(
             CarriedPrompt(
                 _whole(prompt, "frame", 0, 0, MAX_FRAMES),
@@ -325,14 +223,14 @@ def _read_schedules(carried: Carried, shot: dict[str, Any], likes: dict[str, flo
     turned = _one_of(shot, "strength_convention", "denoise", ("denoise", "deforum")) == "deforum"
     absolute = _table(shot, "motion").get("absolute", [])
     if not isinstance(absolute, list):
-        raise _bad(f"motion.absolute is {absolute!r}, not a list of curves.")
+        raise bad_shot(f"motion.absolute is {absolute!r}, not a list of curves.")
     given: dict[str, Any] = DEFAULTS | likes | ({"strength": DEFORUM_STRENGTH} if turned else {})
     given |= {name: schedule for name, schedule in table.items() if name in DEFAULTS}
     for name, schedule in given.items():
         try:
             values = text.evaluate(schedule, frames, seed=seed)
         except (text.ScheduleError, TypeError) as error:
-            raise _bad(f"The schedule {name} cannot be read: {error}") from error
+            raise bad_shot(f"The schedule {name} cannot be read: {error}") from error
         if name == "strength" and turned:
             values = [1.0 - value for value in values]
         if name in WHOLE:
@@ -355,7 +253,7 @@ def _moves(name: str, places: list[float], around: bool) -> list[float]:
     if name != "zoom":
         return [after - before for before, after in pairs]
     if 0.0 in places:
-        raise _bad("An absolute zoom is 0.", "A zoom of 0 has no size that the next frame could be compared with.")
+        raise bad_shot("An absolute zoom is 0.", "A zoom of 0 has no size that the next frame could be compared with.")
     return [after / before for before, after in pairs]
 
 
@@ -378,7 +276,7 @@ def _table_at(shot: dict[str, Any], section: str) -> dict[str, Any]:
 def _table(shot: dict[str, Any], name: str) -> dict[str, Any]:
     table = shot.get(name, {})
     if not isinstance(table, dict):
-        raise _bad(f"{name} is not an object.")
+        raise bad_shot(f"{name} is not an object.")
     return table
 
 
@@ -387,13 +285,13 @@ def _whole(table: dict[str, Any], name: str, default: int, low: int, high: int) 
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _bad(f"{name} is {value!r}, not a whole number from {low} to {high}.")
+        raise bad_shot(f"{name} is {value!r}, not a whole number from {low} to {high}.")
     return value
 
 
 def _rate(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.1 <= value <= 1000:
-        raise _bad(f"fps is {value!r}, not a number from 0.1 to 1000.")
+        raise bad_shot(f"fps is {value!r}, not a number from 0.1 to 1000.")
     return float(value)
 
 
@@ -402,9 +300,5 @@ def _one_of(
 ) -> str:
     value = table.get(name, default)
     if value not in allowed:
-        raise _bad(f"{name} is {value!r}, not one of {', '.join(allowed)}.")
+        raise bad_shot(f"{name} is {value!r}, not one of {', '.join(allowed)}.")
     return str(value)
-
-
-def _bad(message: str, hint: str = "") -> BridgeError:
-    return BridgeError("bad_shot", message, hint)

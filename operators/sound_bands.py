@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How loud parts of a sound are, picture by picture, and where its beats are. Numbers only: no bpy."""
+"""How loud parts of a sound are, picture by picture, and where its beats are. Numbers only: no bpy.
+
+A song takes a second and an hour of sound half a minute: `levels` and `beats` are generators, which yield how far they
+are, 0 to 1, every few milliseconds, and return what they have found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -15,9 +19,12 @@ HOP = 0.01  # seconds from one look for beats to the next
 REACH = 0.03  # seconds around a beat in which it is the strongest
 AROUND = 0.4  # seconds to each side whose median is what a beat rises from
 BLOCK = 256  # looks at once: memory stays under 20 MB
+ENOUGH = 2**24  # numbers that a median is taken of
+
+Course = Generator[float, None, np.ndarray]
 
 
-def levels(samples: np.ndarray, rate: int, fps: float, count: int, band: tuple[float, float]) -> np.ndarray:
+def levels(samples: np.ndarray, rate: int, fps: float, count: int, band: tuple[float, float]) -> Course:
     """How loud a band is in each of `count` pictures from the sound's begin on: float64 [count], 1 for a sine wave of
     full scale.
 
@@ -33,6 +40,7 @@ def levels(samples: np.ndarray, rate: int, fps: float, count: int, band: tuple[f
         power = np.abs(np.fft.rfft(pieces * shape, axis=1)[:, inside]) ** 2
         # Parseval, one side of the spectrum, and a sine's mean square of one half.
         found[block] = np.sqrt(4.0 * power.sum(1) / (size * (shape**2).sum()))
+        yield block.stop / count
     return found
 
 
@@ -64,7 +72,7 @@ def course(
 
 def beats(
     samples: np.ndarray, rate: int, band: tuple[float, float], sensitivity: float = 0.5, gap: float = 0.15
-) -> list[float]:
+) -> Generator[float, None, list[float]]:
     """Where a sound begins anew, in seconds: by spectral flux (Bello et al. 2005, "A Tutorial on Onset Detection").
 
     sensitivity: 0 to 1; more finds weaker beats. gap: seconds between two beats at least; of two the stronger counts.
@@ -77,14 +85,21 @@ def beats(
     heard = np.zeros((len(middles), int(inside.sum())), np.float32)
     for block, pieces in _windows(samples, middles, size):
         heard[block] = np.abs(np.fft.rfft(pieces * shape, axis=1)[:, inside]) / (shape.sum() / 2.0)
+        yield 0.6 * block.stop / len(middles)
     # As ears do: a beat in a quiet part counts as well, as far as it stands out from what hisses all the time.
-    compressed = np.log1p(heard / max(1e-3, 3.0 * float(np.median(heard))))
-    rise = np.maximum(np.diff(compressed, axis=0, prepend=0.0), 0.0).sum(1)
+    hiss = max(1e-3, 3.0 * float(np.median(heard[:: heard.size // ENOUGH + 1])))
+    rise, before = np.zeros(len(middles)), heard[:1]
+    for begin in range(0, len(middles), BLOCK):
+        rows = np.concatenate([before, heard[begin : begin + BLOCK]])
+        rise[begin : begin + BLOCK] = np.maximum(np.diff(np.log1p(rows / hiss), axis=0), 0.0).sum(1)
+        before = rows[-1:]
+        yield 0.6 + 0.1 * begin / len(middles)
+    rise[0] = np.log1p(heard[0] / hiss).sum()  # it begins out of silence
     rise[middles > len(samples) - size // 2] = 0.0  # where a sound is cut off it clicks
-    return _peaks(rise, sensitivity, gap)
+    return (yield from _peaks(rise, sensitivity, gap))
 
 
-def _peaks(rise: np.ndarray, sensitivity: float, gap: float) -> list[float]:
+def _peaks(rise: np.ndarray, sensitivity: float, gap: float) -> Generator[float, None, list[float]]:
     strongest = float(rise.max())
     if strongest <= 0.0:
         return []
@@ -92,6 +107,8 @@ def _peaks(rise: np.ndarray, sensitivity: float, gap: float) -> list[float]:
     wanted = (0.5 - 0.45 * sensitivity) * strongest
     found: list[tuple[float, float]] = []  # strength, time
     for k, value in enumerate(rise):
+        if k % BLOCK == 0:
+            yield 0.7 + 0.3 * k / len(rise)
         near = rise[max(k - reach, 0) : k + reach + 1]
         if value < near.max() or (k and value == rise[k - 1]):
             continue

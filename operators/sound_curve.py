@@ -7,11 +7,13 @@ import re
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import BoolProperty, EnumProperty, FloatProperty
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MORE_SCHEDULES, SCHEDULES
-from . import bake, compat, sample, shot_fields, shot_file, sound_bands, strip_alone, values
+from . import bake, carried_shot, compat, scene_values, shot_fields, sound_bands, strip_alone, values
+from .stepped import SteppedOperator, Steps, portions
 from .take_operators import active_strip
 
 # What silence and the loudest moment are on a curve, unless the artist says.
@@ -29,7 +31,7 @@ _BEAT = re.compile(r"Beat \d+")
 
 def _curves() -> tuple[tuple[str, str, str], ...]:
     """The curves that a sound may drive: all but whole numbers."""
-    names = [shot_fields.property_of(n) for n in (*SCHEDULES, *MORE_SCHEDULES) if n not in shot_file.WHOLE]
+    names = [shot_fields.property_of(n) for n in (*SCHEDULES, *MORE_SCHEDULES) if n not in carried_shot.WHOLE]
     return tuple((name, name.replace("_", " ").title(), "") for name in names)
 
 
@@ -42,14 +44,14 @@ def _curve_chosen(self: Any, context: bpy.types.Context) -> None:
     self.quiet, self.loud = range_of(self.curve)
 
 
-class KOSHI_OT_sound_to_curve(bpy.types.Operator):
+class KOSHI_OT_sound_to_curve(SteppedOperator, bpy.types.Operator):
     """Make keyframes of how loud a part of this sound is, for one of Koshi's curves, and markers of its beats.
     Trims, place, speed and volume of the strip count"""
 
     bl_idname = "koshi.sound_to_curve"
     bl_label = "Sound to Koshi Curve"
-    bl_options = {'REGISTER', 'UNDO'}
 
+    alone = True  # a strip that is moved meanwhile would be heard in two places
     keys: BoolProperty(name="Keyframes", description="Make keyframes for the curve", default=True)
     curve: EnumProperty(
         name="Curve", description="Which of Koshi's curves gets the keyframes", items=_curves(), update=_curve_chosen
@@ -159,46 +161,44 @@ class KOSHI_OT_sound_to_curve(bpy.types.Operator):
         beat.active = self.beats
         beat.prop(self, "sensitivity")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def steps(self, context: bpy.types.Context) -> Steps:
         scene, strip = compat.edited_scene(context), active_strip(context)
         if not (self.properties.is_property_set("quiet") or self.properties.is_property_set("loud")):
             _curve_chosen(self, context)
         band = (self.lowest, self.highest) if self.band == 'RANGE' else sound_bands.BANDS[self.band]
         if band[0] >= band[1]:
-            self.report({'ERROR'}, f"There is nothing from {band[0]:g} to {band[1]:g} Hz: swap them")
-            return {'CANCELLED'}
+            raise BridgeError("no_sound", f"There is nothing from {band[0]:g} to {band[1]:g} Hz: swap them.")
         if not (self.keys or self.beats):
-            self.report({'ERROR'}, "Switch on Keyframes, or Beats as Markers")
-            return {'CANCELLED'}
+            raise BridgeError("no_sound", "There is nothing to do.", "Switch on Keyframes, or Beats as Markers.")
         if self.keys and (reason := _not_keyable(scene, self.curve)):
-            self.report({'ERROR'}, reason)
-            return {'CANCELLED'}
-        try:
-            samples, rate, first = strip_alone.sound(scene, strip)
-        except BridgeError as error:
-            self.report({'ERROR'}, str(error))
-            return {'CANCELLED'}
-        told = []
-        fps = scene.render.fps / scene.render.fps_base
+            raise BridgeError("not_keyable", reason)
+        name, strip_name, fps = scene.name, strip.name, scene.render.fps / scene.render.fps_base
+        samples, rate, first = yield from portions(strip_alone.sound(name, strip_name), iface_("Listening, {}"))
+        count = round(len(samples) / rate * fps)
+        column, beats, told = [], [], []
         if self.keys:
-            count = compat.strip_range(strip)[1] - first
-            loud = sound_bands.levels(samples, rate, fps, count, band)
+            measured = sound_bands.levels(samples, rate, fps, count, band)
+            loud = yield from portions(measured, iface_("Measuring the sound, {}"))
             if loud.max() < sound_bands.SILENCE:
-                self.report({'ERROR'}, f'Nothing is heard of "{strip.name}" from {band[0]:g} to {band[1]:g} Hz')
-                return {'CANCELLED'}
+                told_band = f"from {band[0]:g} to {band[1]:g} Hz"
+                raise BridgeError("no_sound", f'Nothing is heard of "{strip_name}" {told_band}.')
             soft = sound_bands.smooth(loud, fps, self.attack, self.release)
-            column = sound_bands.course(soft, self.quiet, self.loud, self.gain, self.threshold, float(loud.max()))
-            _lay(scene, self.curve, first, [values.rounded(value) for value in column])
+            course = sound_bands.course(soft, self.quiet, self.loud, self.gain, self.threshold, float(loud.max()))
+            column = [values.rounded(value) for value in course]
+        if self.beats:
+            work = sound_bands.beats(samples, rate, band, self.sensitivity)
+            found = yield from portions(work, iface_("Looking for beats, {}"))
+            beats = sorted({first + round(at * fps) for at in found})
+        scene = scene_values.scene_named(name)  # nothing was changed before all is known
+        if self.keys:
+            _lay(scene, self.curve, first, column)
             told.append(f"{count} frames of {self.curve} keyed")
         if self.beats:
-            found = sound_bands.beats(samples, rate, band, self.sensitivity)
-            frames = sorted({first + round(at * fps) for at in found})
-            _mark(scene, frames, compat.strip_range(strip))
-            told.append(f"{len(frames)} beats marked")
-        with sample.evaluated(scene):  # show at once what the new keys say at the playhead
+            _mark(scene, beats, (first, first + count))
+            told.append(f"{len(beats)} beats marked")
+        with scene_values.evaluated(scene):  # show at once what the new keys say at the playhead
             pass
-        self.report({'INFO'}, f"Koshi: {', '.join(told)}")
-        return {'FINISHED'}
+        return ", ".join(told)
 
 
 def _lay(scene: bpy.types.Scene, name: str, first: int, column: list[float]) -> None:

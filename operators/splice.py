@@ -12,8 +12,8 @@ from typing import Any
 
 from ..bridge_server.protocol import BridgeError
 from ..koshi_backend.easing import LEAST
+from .carried_shot import DEFAULTS
 from .prompt_text import Spot, shares, short
-from .shot_file import DEFAULTS
 
 # What may differ from the splice on; anything else a shot says holds for the whole of it.
 _PER_FRAME = {"schedules", "seed", "prompts", "motion", "frames", "fps", "audio", "loras"}

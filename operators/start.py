@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as n_
 
 from ..bridge_server.protocol import BridgeError
-from . import guides, reader, sample, sequencer, settings, splice, state, strip_about
+from . import guides, reader, sample, scene_values, sequencer, settings, splice, state, strip_about
 from .job import BUDGET, Deliver, Job, Work
 from .sequencer import Take
 
@@ -26,15 +28,15 @@ def render(
 
     def prepare() -> Generator[str, None, Work]:
         sampled = yield from sample.sampling(scene, frame_start, frame_end, _budget())
-        side = strip_about.scene_side(sample.scene_named(scene.name))
+        side = strip_about.scene_side(scene_values.scene_named(scene.name))
         return (yield from _render(scene.name, sampled.shot, sampled.notes, sampled.guides, side))
 
-    return _begin(scene, prepare(), "Starting", deliver)
+    return _begin(scene, prepare(), n_("Starting"), deliver)
 
 
 def render_shot(scene: bpy.types.Scene, shot: dict[str, Any], deliver: Deliver | None = None) -> Job:
     """Render a shot as it is, whatever the scene says. Raises BridgeError."""
-    return _begin(scene, _render(scene.name, shot, [], guides.rendered(shot)), "Starting", deliver)
+    return _begin(scene, _render(scene.name, shot, [], guides.rendered(shot)), n_("Starting"), deliver)
 
 
 def render_from_here(scene: bpy.types.Scene) -> Job:
@@ -59,12 +61,13 @@ def render_from_here(scene: bpy.types.Scene) -> Job:
         if splice.unchanged(old, shot, at) and not sampled.guides:
             shot = splice.reseeded(shot, at, count)
             seed = shot["schedules"]["seed"][at]
-            notes.append(f"Nothing has changed from frame {begin} on: it gets another seed, {seed:.0f}.")
+            same = iface_("Nothing has changed from frame {} on: it gets another seed, {:.0f}")
+            notes.append(same.format(begin, seed))
         state.status.kept = splice.kept_pictures(shot, at)
-        side = strip_about.scene_side(sample.scene_named(scene.name))
+        side = strip_about.scene_side(scene_values.scene_named(scene.name))
         return (yield from _render(scene.name, shot, notes, sampled.guides, side))
 
-    return _begin(scene, prepare(), "Starting")
+    return _begin(scene, prepare(), n_("Starting"))
 
 
 def resume(scene: bpy.types.Scene, take: Take) -> Job:
@@ -72,7 +75,7 @@ def resume(scene: bpy.types.Scene, take: Take) -> Job:
     shot = shot_of(take)
     notes = ["This take goes on as it was started; changes to the scene since then are not in it."]
     needs_guides = guides.rendered(shot)
-    return _begin(scene, _render(scene.name, shot, notes, needs_guides), "Going on")
+    return _begin(scene, _render(scene.name, shot, notes, needs_guides), n_("Going on"))
 
 
 def unfinished(scene: bpy.types.Scene) -> Take | None:
@@ -97,24 +100,24 @@ def attach(scene: bpy.types.Scene, record: dict[str, Any]) -> Job:
     """Follow a job that the backend renders already, from its first frame on."""
     base, note = sequencer.takes_folder()
     take = reader.Take(base, sequencer.take_stem(scene), job_id=record["id"])
-    job = _begin(scene, (reader.render, settings.backend(), take), "Joining the running render")
+    job = _begin(scene, (reader.render, settings.backend(), take), n_("Joining the running render"))
     state.status.notes += [note] if note else []
     return job
 
 
 def connect(scene: bpy.types.Scene) -> Job:
     """Look for the backend, starting it if needed."""
-    return _begin(scene, (reader.connect, settings.backend()), "Looking for the backend")
+    return _begin(scene, (reader.connect, settings.backend()), n_("Looking for the backend"))
 
 
 def diagnose(scene: bpy.types.Scene, python: str, source: Path, report: dict[str, Any]) -> Job:
     """Let the backend examine itself and add that to `report`."""
-    return _begin(scene, (reader.diagnose, python, source, report), "Looking at Koshi and its backend")
+    return _begin(scene, (reader.diagnose, python, source, report), n_("Looking at Koshi and its backend"))
 
 
 def stop(scene: bpy.types.Scene) -> Job:
     """Stop the backend."""
-    job = _begin(scene, (reader.stop,), "Stopping the backend")
+    job = _begin(scene, (reader.stop,), n_("Stopping the backend"))
     state.status.server = ""
     return job
 
@@ -161,7 +164,7 @@ def _render(
 ) -> Generator[str, None, Work]:
     """From a shot to the work of rendering it, with what Blender has to render for it in between. side: what of the
     scene the shot cannot say."""
-    scene = sample.scene_named(name)
+    scene = scene_values.scene_named(name)
     base, note = sequencer.takes_folder()
     take = reader.Take(base, sequencer.take_stem(scene), shot=shot, side=side or {})
     state.status.frames = shot["frames"]

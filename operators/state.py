@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bpy.app.translations import pgettext_iface as iface_
+
 from .. import __package__ as base_package
 from ..bridge_server import protocol
 from ..bridge_server.protocol import BridgeError
@@ -78,11 +80,14 @@ class Status:
             return ""
         seconds = (time.monotonic() - self.first_made) / (self.made - 1) * (self.frames - self.done)
         if seconds >= 3600:
-            return f"About {seconds / 3600:.1f} hours left"
-        return f"About {seconds / 60:.0f} minutes left" if seconds >= 100 else f"About {seconds:.0f} s left"
+            return iface_("About {:.1f} hours left").format(seconds / 3600)
+        if seconds >= 100:
+            return iface_("About {:.0f} minutes left").format(seconds / 60)
+        return iface_("About {:.0f} s left").format(seconds)
 
 
 status = Status()
+parting = ""  # what to tell of a render that goes on without the file that is being closed
 job: Job | None = None
 report: dict | None = None  # of the last diagnostics, as `cli_doctor.run` gives it
 
@@ -107,6 +112,15 @@ def fail(error: BridgeError) -> None:
     """Show an error that came before any job was started."""
     global status
     status = Status(phase="failed", error=error.as_dict(), server=status.server)
+
+
+def forget() -> None:
+    """Another file is open: what was told of the one before is none of its business, but for a render of its that goes
+    on in the backend."""
+    global parting, status
+    if not status.busy:
+        status = Status(server=status.server, notes=[parting] if parting else [])
+    parting = ""
 
 
 def let_go() -> None:

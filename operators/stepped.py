@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, TypeVar
 
 import bpy
 
@@ -16,12 +16,31 @@ TICK = 0.05  # seconds
 BUDGET = 0.02  # seconds of the main thread per tick
 
 Steps = Generator[str, None, str]
+Made = TypeVar("Made")
+
+
+def portions(work: Generator[float, None, Made], say: str) -> Generator[str, None, Made]:
+    """Go on with work, which yields how far it is, 0 to 1, for as long as a tick may last; then yield a line for the
+    status bar. say: the line, with {} for the percentage."""
+    until = time.monotonic() + BUDGET
+    try:
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                return end.value
+            if time.monotonic() > until:
+                yield say.format(f"{done:.0%}")
+                until = time.monotonic() + BUDGET
+    finally:
+        work.close()
 
 
 class SteppedOperator:
     """Mixin: `steps` yields a line for the status bar between portions, returns what to tell at the end, and may raise
     BridgeError. Called from a script or in background mode, all of it is done at once."""
 
+    alone = False  # whether the artist's hands are off meanwhile, all but Esc: what is worked on must not change
     _steps: Steps | None = None
     _timer: Any = None
 
@@ -48,7 +67,9 @@ class SteppedOperator:
             self.cancel(context)
             self.report({'INFO'}, "Cancelled")  # type: ignore[attr-defined]
             return {'CANCELLED'}
-        if event.type != 'TIMER' or bpy.app.is_job_running('RENDER'):
+        if event.type != 'TIMER':
+            return {'RUNNING_MODAL'} if self.alone else {'PASS_THROUGH'}
+        if bpy.app.is_job_running('RENDER'):
             return {'PASS_THROUGH'}
         result: set[str] | None = {'CANCELLED'}
         try:

@@ -44,7 +44,7 @@ def prompt_of(shot: dict[str, Any]) -> str:
 def scene_side(scene: bpy.types.Scene) -> dict[str, str]:
     """What of a scene a shot cannot say: what it takes from the scene itself, by the names there."""
     settings = scene.koshi
-    names = ("start", "structure", "video_source")
+    names = ("start", "structure", "video_source", "depth_source")
     side = {name: str(getattr(settings, name)) for name in names if hasattr(settings, name)}
     side["mask"] = settings.mask.name if settings.mask is not None else ""
     side["camera"] = scene.camera.name if scene.camera is not None else ""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import tempfile
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,15 @@ import bpy
 import numpy as np
 
 from ..bridge_server.protocol import BridgeError
-from . import compat
+from . import compat, scene_values
 
-PATIENCE = 120.0  # seconds for an hour of sound, on a slow computer
+# Blender mixes sound in one go and lets nobody in meanwhile: a portion of 4 s takes .1 s, on a busy computer .25 s.
+PORTION = 4.0  # seconds of sound
+# Seconds before a portion that are heard with it and dropped: the first 64 samples of a mix-down are not those of a
+# longer one. The others are the same, or one sample off, as Blender counts the strip's own samples from there.
+LEAD = 0.1
+PATIENCE = 30.0  # seconds for a portion's file to be there
+BLOCKED = 0.2  # of them, how long nobody else is let in
 
 
 @contextmanager
@@ -39,54 +47,94 @@ def alone(scene: bpy.types.Scene, strip: Any) -> Iterator[tuple[bpy.types.Scene,
         bpy.data.scenes.remove(copy)
 
 
-def sound(scene: bpy.types.Scene, strip: Any) -> tuple[np.ndarray, int, int]:
-    """What a sound strip plays, as the sequencer plays it: trimmed, moved, at its speed, with its volume.
+def sound(scene_name: str, strip_name: str) -> Generator[float, None, tuple[np.ndarray, int, int]]:
+    """What a sound strip plays, as the sequencer plays it: trimmed, moved, at its speed, with its volume. Yields how
+    far it is, 0 to 1, after each portion, with the scene as it was.
 
     Returns float32 samples of one channel in -1..1, how many a second, and the scene frame at which they begin. Raises
-    BridgeError "no_sound".
+    BridgeError "no_sound", and "no_scene" if the scene goes away meanwhile.
     """
+    scene, strip = _found(scene_name, strip_name)
     left, right = compat.strip_range(strip)
     left = max(left, 0)  # a scene's range begins at 0
     if right <= left:
-        raise BridgeError("no_sound", f'"{strip.name}" lies before frame 0.', "Move it to the right.")
+        raise BridgeError("no_sound", f'"{strip_name}" lies before frame 0.', "Move it to the right.")
+    fps = scene.render.fps / scene.render.fps_base
+    length = max(round(PORTION * fps), 1)
+    heard, rate = np.zeros(0, np.float32), 0
+    with tempfile.TemporaryDirectory(prefix="koshi_sound_", ignore_cleanup_errors=True) as place:
+        for begin in range(left, right, length):
+            scene, strip = _found(scene_name, strip_name)
+            end, lead = min(begin + length, right), min(math.ceil(LEAD * fps), begin - left)
+            path = Path(place) / f"{begin}.wav"
+            data, rate = yield from _mixed(scene, strip, begin - lead, end, path, (begin - left) / (right - left))
+            with contextlib.suppress(OSError):  # Windows may not let go of it yet
+                path.unlink()
+            if not len(heard):
+                heard = np.zeros(round((right - left) / fps * rate), np.float32)
+            at, until = (round((frame - left) / fps * rate) for frame in (begin, end))
+            data = data[round(lead / fps * rate) :][: until - at]
+            heard[at : at + len(data)] = data
+            yield (end - left) / (right - left)
+    return heard, rate, left
+
+
+def _found(scene_name: str, strip_name: str) -> tuple[bpy.types.Scene, Any]:
+    """A scene and a strip of it, which may have gone since the last look."""
+    scene = scene_values.scene_named(scene_name)
+    strip = compat.all_strips(scene.sequence_editor).get(strip_name) if scene.sequence_editor else None
+    if strip is None:
+        raise BridgeError("no_sound", f'The strip "{strip_name}" is gone.', "Select a sound strip.")
+    return scene, strip
+
+
+def _mixed(
+    scene: bpy.types.Scene, strip: Any, left: int, right: int, path: Path, done: float
+) -> Generator[float, None, tuple[np.ndarray, int]]:
+    """The float32 samples of a sound strip alone, from a scene frame to another, and their rate. Where that takes
+    longer than usual it yields `done`; nobody must change the scene then."""
     seconds = (right - left) / (scene.render.fps / scene.render.fps_base)
     given: dict[str, Any] = {"scene": scene, "view_layer": scene.view_layers[0]}
     if hasattr(bpy.context, "sequencer_scene"):
         given["sequencer_scene"] = scene
-    with tempfile.TemporaryDirectory(prefix="koshi_sound_", ignore_cleanup_errors=True) as place:
-        path = Path(place) / "sound.wav"
-        try:
-            with bpy.context.temp_override(**given), _nothing_else_heard(scene, strip, left, right):
+    try:
+        with _nothing_else_heard(scene, strip, left, right):
+            with bpy.context.temp_override(**given):
                 bpy.context.evaluated_depsgraph_get().update()
                 bpy.ops.sound.mixdown(filepath=str(path), container='WAV', codec='PCM', format='S16')
-                data, rate = _wait_for(path, seconds)
-        except (RuntimeError, OSError, EOFError, wave.Error) as error:
-            raise BridgeError(
-                "no_sound", f'The sound of "{strip.name}" cannot be read: {error}'.strip(), "Look whether it plays."
-            ) from error
-        finally:
-            with bpy.context.temp_override(**given):  # let the others be heard again
-                bpy.context.evaluated_depsgraph_get().update()
-    return (data.astype(np.float32) / 32768.0).mean(1), rate, left
+            # In a window of 5.2 a thread of Blender's writes the file.
+            begun = looked = time.monotonic()
+            while (read := _read(path, seconds)) is None:
+                now = time.monotonic()
+                if now - begun > PATIENCE:
+                    raise OSError("Blender does not write it out")
+                if now - looked > BLOCKED:
+                    yield done
+                    looked = time.monotonic()
+                else:
+                    time.sleep(0.01)
+    except (RuntimeError, OSError) as error:
+        raise BridgeError(
+            "no_sound", f'The sound of "{strip.name}" cannot be read: {error}'.strip(), "Look whether it plays."
+        ) from error
+    finally:
+        with bpy.context.temp_override(**given):  # let the others be heard again
+            bpy.context.evaluated_depsgraph_get().update()
+    return read
 
 
-def _wait_for(path: Path, seconds: float) -> tuple[np.ndarray, int]:
-    """The samples [count, channels] of a sound file of so many seconds, and its rate. In a window of 5.2 a thread of
-    Blender's writes it."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with wave.open(str(path)) as file:
-                rate, channels, count = file.getframerate(), file.getnchannels(), file.getnframes()
-                data = np.frombuffer(file.readframes(count), "<i2")
-            if len(data) == count * channels and count >= (seconds - 0.02) * rate:
-                return data.reshape(-1, channels), rate
-        except (OSError, EOFError, wave.Error):
-            if time.monotonic() > end:
-                raise
-        if time.monotonic() > end:
-            raise OSError("Blender does not write it out")
-        time.sleep(0.02)
+def _read(path: Path, seconds: float) -> tuple[np.ndarray, int] | None:
+    """The samples of a file with so many seconds of sound, its channels in one, and its rate; None while it is not
+    whole."""
+    try:
+        with wave.open(str(path)) as file:
+            rate, channels, count = file.getframerate(), file.getnchannels(), file.getnframes()
+            data = np.frombuffer(file.readframes(count), "<i2")
+    except (OSError, EOFError, wave.Error):
+        return None
+    if len(data) < count * channels or count < (seconds - 0.02) * rate:
+        return None
+    return data.reshape(-1, channels).astype(np.float32).mean(1) / 32768.0, rate
 
 
 @contextmanager

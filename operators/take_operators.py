@@ -13,13 +13,15 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty
 
 from ..bridge_server.protocol import BridgeError
-from . import compat, sequencer, start, state, strip_about, take_swap
+from . import compat, reader, sequencer, start, state, strip_about, take_swap
 from .job import Job
 from .pumped import PumpedOperator
 from .sequencer import Footage, Take
 
 MENU = 40  # takes in a menu, the newest
 _items: list[tuple[str, str, str, Any, int]] = []  # Blender keeps no copy of a menu's words
+# Of each folder of a take: when its shot and what is in it changed, and its line in the menu.
+_read: dict[Path, tuple[tuple[int | None, int | None], tuple[str, str, str, str, int]]] = {}
 
 
 def active_strip(context: bpy.types.Context) -> Any | None:
@@ -48,6 +50,23 @@ def _other_takes(operator: Any, context: bpy.types.Context) -> list[tuple[str, s
 
 
 def _item(folder: Path) -> tuple[str, str, str, str, int]:
+    """A take's line. Blender asks for the menu each time it is drawn: files are read again only once they change."""
+    changed = _changed(reader.shot_file(folder)), _changed(folder)
+    known = _read.get(folder)
+    if known is None or known[0] != changed or None in changed:
+        known = _read[folder] = changed, _line(folder)
+    return known[1]
+
+
+def _changed(path: Path) -> int | None:
+    """When a file was written last, or something added to a folder."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _line(folder: Path) -> tuple[str, str, str, str, int]:
     number = zlib.crc32(os.fsencode(folder)) >> 1  # Blender keeps this: it must not change as takes are added
     try:
         shot = start.shot_of(Take("", folder, 0, 0))
@@ -168,8 +187,8 @@ def exchange(scene: bpy.types.Scene, strip: Any, footage: Footage, pieces: bool)
     strips = take_swap.pieces(scene, strip) if pieces else [strip]
     for one in strips:  # all of them or none: an operator that fails leaves no undo step
         take_swap.names_for(one, footage)
+    where = f"{len(strips)} strips show" if len(strips) > 1 else f'"{strip.name}" shows'  # it may be named anew
     notes = [note for one in strips for note in take_swap.swap(one, footage, known)]
-    where = f"{len(strips)} strips show" if len(strips) > 1 else f'"{strip.name}" shows'
     return " ".join([f"{where} {footage.folder.name} now.", *dict.fromkeys(notes)])
 
 

@@ -14,7 +14,7 @@ from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ..bridge_server.protocol import BridgeError
-from . import compat, convert, exchange, import_shot, sample, state
+from . import compat, convert, exchange, import_shot, sample, scene_values, state
 from .stepped import BUDGET, SteppedOperator, Steps
 
 REPORT = "Koshi Import"  # the text with all that was not taken over
@@ -45,7 +45,7 @@ class _OfAScene(SteppedOperator):
         return super().invoke(context, event)  # type: ignore[misc]
 
     def _of(self, context: bpy.types.Context) -> bpy.types.Scene:
-        return sample.scene_named(self.scene) if self.scene else compat.edited_scene(context)
+        return scene_values.scene_named(self.scene) if self.scene else compat.edited_scene(context)
 
 
 class KOSHI_OT_import_shot(_OfAScene, ImportHelper, bpy.types.Operator):
@@ -69,6 +69,7 @@ class KOSHI_OT_import_shot(_OfAScene, ImportHelper, bpy.types.Operator):
         return state.idle(cls) and compat.may_change(cls, context)
 
     def steps(self, context: bpy.types.Context) -> Steps:
+        _check_idle()  # the file browser was open for as long as it pleased
         path, name = Path(bpy.path.abspath(self.filepath)), self._of(context).name
         remarks: list[str] = []
         shot = _own_shot(path)
@@ -76,7 +77,8 @@ class KOSHI_OT_import_shot(_OfAScene, ImportHelper, bpy.types.Operator):
             answer = yield from convert.converted(path)
             shot, remarks = answer["document"], convert.remarks(answer)
             remarks.insert(0, f"Read as {answer['dialect']}: {answer['decided']}.")
-        scene = sample.scene_named(name)
+        _check_idle()
+        scene = scene_values.scene_named(name)
         told = import_shot.apply_shot(scene, shot, expressions=self.expressions, folder=path.parent)
         told = [*remarks[:1], *told, *remarks[1:]]
         if len(told) > len(remarks[:1]):
@@ -162,6 +164,15 @@ class KOSHI_OT_export_parseq(_Converted, bpy.types.Operator):
     target = "parseq"
     filename_ext = ".json"
     filter_glob: StringProperty(default="*.json", options={'HIDDEN'})
+
+
+def _check_idle() -> None:
+    """Raises BridgeError "busy" if a render has begun since the operator was called: it may still be reading the scene,
+    and its take would get a strip beside settings that it was not made with."""
+    if state.status.busy:
+        raise BridgeError(
+            "busy", "A Koshi render has begun meanwhile, so nothing was imported.", "Wait for it or cancel it first."
+        )
 
 
 def _own_shot(path: Path) -> dict[str, Any] | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import bpy
 
-from ..operators import compat, keyed_lists, shot_fields
+from ..operators import compat, keyed_lists, markers, shot_fields
+from .presets import HasPresets
 
 
 class KOSHI_UL_guided(bpy.types.UIList):
@@ -30,21 +31,38 @@ class KOSHI_UL_guided(bpy.types.UIList):
         row = layout.row(align=True)
         frame = row.row()
         frame.ui_units_x = 2.5
-        frame.prop(item, "frame", text="", emboss=False)
+        if markers.is_off(item):
+            row.active = False
+            frame.label(text="Off")
+        else:
+            frame.prop(item, "frame", text="", emboss=False)
         row.label(text=bpy.path.basename(item.image) or "No picture", icon='IMAGE_DATA')
-        if sum(one.frame == item.frame for one in data.guided_images) > 1:
+        begins = markers.frames_of(item)
+        if len(begins) > 1:
+            again = row.row()
+            again.ui_units_x = 1.5
+            again.label(text=f"x {len(begins)}", translate=False)
+        if _crowded(data, item):
             row.label(text="", icon='ERROR')
 
     def filter_items(self, context: bpy.types.Context, data: Any, property: str) -> tuple[list[int], list[int]]:
         items = getattr(data, property)
-        order = sorted(range(len(items)), key=lambda i: items[i].frame)
+        # What was taken off the timeline stands last.
+        order = sorted(range(len(items)), key=lambda i: (markers.is_off(items[i]), items[i].frame))
         places = [0] * len(items)
         for place, index in enumerate(order):
             places[index] = place
         return [], places
 
 
-class Guided:
+def _crowded(settings: Any, one: Any) -> bool:
+    """Whether another picture begins where this one does."""
+    begins = set(markers.frames_of(one))
+    return any(begins & set(markers.frames_of(other)) for other in settings.guided_images if other != one)
+
+
+class Guided(HasPresets):
+    preset_kind = "guided"
     bl_order = 6
     bl_label = "Guided Pictures"
 
@@ -71,11 +89,14 @@ class Guided:
         fixed.separator()
         fixed.prop(settings, "guided_as")
         layout.column().prop(settings, "guided")
-        if sum(other.frame == one.frame for other in settings.guided_images) > 1:
+        if markers.is_off(one):
+            layout.label(text="Its marker was deleted: it does not count", icon='INFO')
+        elif _crowded(settings, one):
             layout.label(text="Two pictures begin at this frame: the last one counts", icon='ERROR')
 
 
-class Mask:
+class Mask(HasPresets):
+    preset_kind = "mask"
     bl_order = 7
     bl_label = "Mask"
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
+from ..operators import markers
 from ..operators.compat import FILE_OPTIONS
 from ..operators.shot_fields import FIELDS
 
@@ -27,6 +30,18 @@ STRUCTURE_AS = (
 )
 
 
+def _get_frame(one: Any) -> int:
+    return markers.frame_of(one)
+
+
+def _set_frame(one: Any, frame: int) -> None:
+    markers.move(one, frame)
+
+
+def _image_changed(one: Any, context: bpy.types.Context) -> None:
+    markers.rename(one)
+
+
 def _default(name: str) -> object:
     return FIELDS[name][1]
 
@@ -36,16 +51,24 @@ class KoshiGuidedImage(bpy.types.PropertyGroup):
 
     frame: IntProperty(
         name="Frame",
-        description="Scene frame from which the picture counts",
+        description="Scene frame from which the picture counts: where its marker stands on the timeline. Typing the "
+        "number moves the marker, moving the marker changes the number",
         default=1,
+        get=_get_frame,
+        set=_set_frame,
         options=set(),
     )
     image: StringProperty(
         name="Picture",
         description="A picture file; it is scaled until it covers the frame",
         subtype='FILE_PATH',
+        update=_image_changed,
         options=FILE_OPTIONS,
     )
+    # How the picture knows its marker again (operators/markers.py).
+    marker: StringProperty(options={'HIDDEN'})
+    beside: StringProperty(options={'HIDDEN'})
+    named: BoolProperty(options={'HIDDEN'})
 
 
 class GuidedSettings:

@@ -8,6 +8,7 @@ from typing import Any
 import bpy
 
 from ..operators import compat, keyed_lists
+from .presets import HasPresets
 
 
 class KOSHI_UL_loras(bpy.types.UIList):
@@ -38,7 +39,8 @@ class KOSHI_UL_loras(bpy.types.UIList):
         weight.prop(item, "weight", text="", emboss=False)
 
 
-class Loras:
+class Loras(HasPresets):
+    preset_kind = "loras"
     bl_order = 8
     bl_label = "LoRAs"
 

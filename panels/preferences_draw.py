@@ -9,7 +9,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as n_
 
-from ..bridge_server.setup.place import Status
+from ..bridge_server.setup.place import Status, takes_folder
 from ..operators import diagnose, settings, setup, setup_watch, state, store
 from . import models
 from .preferences import draw_error, wrapped
@@ -148,6 +148,9 @@ def _draw_keeping(body: bpy.types.UILayout, chosen: KoshiPreferences, context: b
         text = iface_("{:.1f} GB in {:,} stored frames").format(found.size / 1e9, found.frames)
     row.label(text=text, icon='FILE_CACHE')
     row.operator("koshi.clear_store", text="Clear...", icon='TRASH')
+    if (takes := takes_folder()).is_dir():
+        shown = body.operator("wm.path_open", text="Takes of Files That Were Not Saved", icon='FILE_FOLDER')
+        shown.filepath = str(takes)
 
 
 def _draw_remote(body: bpy.types.UILayout, chosen: KoshiPreferences, context: bpy.types.Context) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preset menus in the headers of the panels Motion, Feedback and Time."""
+"""The preset menus in the headers of the panels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class _Presets(PresetPanel):
     bl_label = "Presets"
     preset_operator = "script.execute_preset"
     kind = ""
+
+    @classmethod
+    def reset_cb(cls, context: bpy.types.Context, filepath: str) -> None:
+        presets.forget_curves(context, cls.kind)
 
     @classmethod
     def post_cb(cls, context: bpy.types.Context, filepath: str) -> None:

@@ -38,7 +38,8 @@ class KoshiPrompt(bpy.types.PropertyGroup):
 
     frame: IntProperty(
         name="Frame",
-        description="Scene frame from which this prompt counts; its marker on the timeline moves with it",
+        description="Scene frame from which this prompt counts: where its marker stands on the timeline. Typing the "
+        "number moves the marker, moving the marker changes the number",
         default=1,
         get=_get_frame,
         set=_set_frame,

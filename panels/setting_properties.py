@@ -73,6 +73,7 @@ TIME_ROUNDINGS = (
 )
 DEPTH_SOURCES = (
     ("plane", "Plane", "Everything is equally far: no parallax"),
+    ("scene", "Scene", "The scene's own depth, as its camera sees it, which Blender renders"),
     ("files", "Files", "Pictures of the depth, one for all frames or one for each"),
     ("model", "Depth Model", "Estimated from each picture by a model that you have downloaded"),
     ("groups", "Latent (Experiment)", "Guessed from the model's latent; not really a depth"),
@@ -254,7 +255,7 @@ class DepthSettings:
 
     depth_source: EnumProperty(
         name="Depth",
-        description="How far things are, for the 3D motion",
+        description="How far things are, for the 3D motion and for masks by depth",
         items=DEPTH_SOURCES,
         default=_default("depth_source"),
         options=set(),
@@ -287,7 +288,8 @@ class DepthSettings:
     )
     depth_nearest: FloatProperty(
         name="Nearest",
-        description="The depth that moves most, in the files' units; of gray pictures also what the near gray means",
+        description="The depth that moves most, in the scene's or the files' units; of gray pictures also what the "
+        "near gray means",
         default=_default("depth_nearest"),
         min=0.001,
         soft_max=100.0,
@@ -298,8 +300,8 @@ class DepthSettings:
     )
     depth_farthest: FloatProperty(
         name="Farthest",
-        description="The depth that moves half as much, in the files' units; of gray pictures also what the far gray "
-        "means",
+        description="The depth that moves half as much, in the scene's or the files' units; of gray pictures also what "
+        "the far gray means",
         default=_default("depth_farthest"),
         min=0.001,
         soft_max=100.0,

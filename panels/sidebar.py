@@ -151,7 +151,7 @@ class _In3D:
             depth.prop(settings, "depth_spacing")
         elif settings.depth_source == "model":
             depth.prop(settings, "depth_model")
-        if settings.depth_source in ("files", "model"):
+        if settings.depth_source in ("scene", "files", "model"):
             span = depth.column(align=True)
             span.prop(settings, "depth_nearest")
             span.prop(settings, "depth_farthest")

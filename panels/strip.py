@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..operators import compat, engine_colors, sequencer, strip_about
 from ..operators.take_operators import active_strip
@@ -61,7 +62,7 @@ def _take(layout: bpy.types.UILayout, context: bpy.types.Context, strip: Any) ->
     column.operator("koshi.redo_from_strip", icon='LOOP_BACK')
     column.operator_menu_enum("koshi.take_replace", "take", icon='FILE_REFRESH')
     column.operator("koshi.take_rerender", icon='RENDER_ANIMATION')
-    column.operator_menu_enum("koshi.interpolated_strip", "factor", icon='MOD_ARRAY')
+    column.menu("KOSHI_MT_between", icon='MOD_ARRAY')
     changed = engine_colors.what_changes(compat.edited_scene(context))
     if changed := [one for one in changed if not one.startswith("Dither")]:  # which nobody sees
         box = layout.box().column(align=True)
@@ -87,10 +88,25 @@ class KOSHI_MT_strip(bpy.types.Menu):
         layout.operator("koshi.redo_from_strip", icon='LOOP_BACK')
         layout.operator_menu_enum("koshi.take_replace", "take", icon='FILE_REFRESH')
         layout.operator("koshi.take_rerender", icon='RENDER_ANIMATION')
-        layout.operator_menu_enum("koshi.interpolated_strip", "factor", icon='MOD_ARRAY')
+        layout.menu("KOSHI_MT_between", icon='MOD_ARRAY')
         layout.separator()
         layout.operator_menu_enum("koshi.strip_as_video", "purpose", icon='FILE_MOVIE')
         layout.operator("koshi.sound_to_curve", icon='FCURVE')
+
+
+class KOSHI_MT_between(bpy.types.Menu):
+    """Make pictures between the take's frames, along their motion, and show them in a second strip beside it"""
+
+    bl_label = "Interpolated Strip"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.operator_context = 'INVOKE_DEFAULT'
+        for playing, words in (('SAME', "As Long as the Take"), ('SLOW', "In Slow Motion")):
+            layout.label(text=iface_(words), translate=False)
+            for factor in ("2", "4", "8"):
+                given = layout.operator("koshi.interpolated_strip", text=f"{factor} x", translate=False)
+                given.factor, given.playing = factor, playing
 
 
 def _draw_strip(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
@@ -103,7 +119,7 @@ def _draw_add(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
     menu.layout.operator_menu_enum("koshi.take_add", "take", text="Koshi Take", icon='RENDER_ANIMATION')
 
 
-CLASSES = (KOSHI_PT_strip, KOSHI_MT_strip)
+CLASSES = (KOSHI_PT_strip, KOSHI_MT_strip, KOSHI_MT_between)
 
 
 def register() -> None:

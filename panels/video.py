@@ -8,9 +8,11 @@ from typing import Any
 import bpy
 
 from ..operators import compat, shot_fields
+from .presets import HasPresets
 
 
-class Video:
+class Video(HasPresets):
+    preset_kind = "video"
     bl_order = 5
     bl_label = "Video"
 

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from bridge_server import launcher, protocol
 from bridge_server.client import BridgeError, Client, Connection, read_connection
@@ -149,6 +151,18 @@ class Rig:
                     os.kill(pid, signal.SIGKILL)
         if self.server:
             self.server.wait()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """A place for servers of this test's own."""
+    rig = Rig(tmp_path)
+    for name, value in rig.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield rig
+    finally:
+        rig.close()
 
 
 def receive(peer: socket.socket, decoder: protocol.Decoder) -> dict[str, Any]:

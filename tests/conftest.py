@@ -14,6 +14,9 @@ from hypothesis import settings
 settings.register_profile("koshi", deadline=None)
 settings.load_profile("koshi")
 
+# Modules of fixtures that tests also import from.
+pytest.register_assert_rewrite("blender_scripts.fixtures", "bridge_helpers")
+
 ROOT = Path(__file__).resolve().parent.parent
 BLENDERS = ("4.2", "4.5", "5.0", "5.1", "5.2")
 

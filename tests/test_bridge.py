@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -19,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bridge_helpers import ROOT, Rig, frames_of, gone, receive, resident_mib, shot, slow_shot, until
+from bridge_helpers import ROOT, Rig, frames_of, gone, receive, resident_mib, shot, slow_shot
 
 from bridge_server import dial, protocol
-from bridge_server.client import BridgeError, Client, read_connection, start_server
+from bridge_server.client import BridgeError, Client, read_connection
 from bridge_server.protocol import Connection, pack
 from koshi_backend.errors import KoshiError
 
+pytest_plugins = ("bridge_helpers",)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
 
@@ -35,18 +34,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig = Rig(tmp_path_factory.mktemp("shared é"))
     try:
         rig.start()
-        yield rig
-    finally:
-        rig.close()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """A place for servers of this test's own."""
-    rig = Rig(tmp_path)
-    for name, value in rig.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
         yield rig
     finally:
         rig.close()
@@ -396,109 +383,3 @@ async def until_async(check: object) -> None:
     while not check():  # type: ignore[operator]
         assert time.monotonic() < end, "waited too long"
         await asyncio.sleep(0.02)
-
-
-# The server's life
-
-
-def test_stopping_cleanly_and_one_server_per_connection_file(rig: Rig) -> None:
-    connection = rig.start()
-    assert stat.S_IMODE(rig.connection_path.stat().st_mode) == 0o600
-    second = rig.spawn(stderr=subprocess.PIPE)
-    text = second.communicate(timeout=20)[1].decode()
-    assert second.returncode == 3
-    assert f"process {connection.pid}" in text and str(connection) in text
-    with rig.connect() as client:
-        client.submit(slow_shot(60))
-        worker = rig.worker()
-        assert rig.server is not None
-        rig.server.send_signal(signal.SIGTERM)
-        with pytest.raises(BridgeError) as caught:
-            list(client.events())
-        assert caught.value.code == "connection_lost"
-    assert rig.server.wait(10) == 0
-    assert not rig.connection_path.exists()
-    assert gone(worker)
-    assert "Traceback" not in rig.log.read_text()
-
-
-def test_kill_9_of_the_server_takes_the_worker_along_and_leaves_no_trap(rig: Rig) -> None:
-    rig.start()
-    with rig.connect() as client:
-        client.submit(slow_shot(60))
-        list(zip(range(3), client.events()))  # noqa: B905  # some events, so that it renders
-        worker = rig.worker()
-        assert rig.server is not None
-        rig.server.kill()
-        rig.server.wait()
-        until(lambda: gone(worker), 5)
-        with pytest.raises(BridgeError) as caught:
-            list(client.events())
-        assert caught.value.code == "connection_lost"
-    assert rig.connection_path.exists()
-    with pytest.raises(BridgeError) as caught:
-        read_connection(rig.connection_path)
-    assert caught.value.code == "server_not_running"
-    # The number and the port may belong to strangers by now. Two callers start one server all the same.
-    stale = Connection.read(rig.connection_path)
-    with socket.create_server(("127.0.0.1", 0)) as other:  # accepts, and never says a word
-        address = other.getsockname()[:2]
-        Connection(address, stale.token, os.getpid(), stale.started).write(rig.connection_path)
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda _: start_server(sys.executable, ROOT, idle_exit=30), range(2))
-    rig.watch(first.pid)
-    assert first == second == read_connection(rig.connection_path)
-    assert start_server(sys.executable, ROOT) == first
-    with Client(first) as client:
-        assert client.server["pid"] == first.pid
-        client.shutdown()
-    until(lambda: gone(first.pid), 10)
-    assert not rig.connection_path.exists()
-    assert (rig.folder / "cache" / "server.log").exists()
-
-
-def test_a_server_that_cannot_start_says_why(rig: Rig) -> None:
-    empty = rig.folder / "empty"
-    empty.mkdir()
-    # A Python in which a package is missing.
-    python = rig.folder / "python"
-    python.write_text(f"#!/bin/sh\nshift 2\nexec {sys.executable} -c 'import pydanticc' \"$@\"\n")
-    python.chmod(0o700)
-    with pytest.raises(BridgeError) as caught:
-        start_server(str(python), empty, wait=20)
-    assert caught.value.code == "server_start_failed"
-    assert "lacks the package pydanticc" in caught.value.hint and "server.log" in caught.value.hint
-    assert any("pydanticc" in problem["message"] for problem in caught.value.problems)
-    with pytest.raises(BridgeError) as caught:
-        start_server(str(rig.folder / "no python"), ROOT)
-    assert caught.value.code == "server_start_failed" and "no python" in caught.value.message
-
-
-def test_unix_socket_and_idle_exit(rig: Rig) -> None:
-    path = rig.folder / "koshi.sock"
-    with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(str(path))
-    connection = rig.start("--unix", str(path), "--idle-exit", "1")
-    assert connection.address == str(path) and stat.S_IMODE(path.stat().st_mode) == 0o600
-    with rig.connect() as client:
-        time.sleep(1.5)  # a client keeps it alive
-        assert client.status()["pid"] == connection.pid
-    assert rig.server is not None and rig.server.wait(10) == 0
-    assert not path.exists() and not rig.connection_path.exists()
-
-
-def test_other_computers_are_let_in_only_by_name(rig: Rig) -> None:
-    connection = rig.start("--host", "0.0.0.0")
-    assert connection.address[0] == "127.0.0.1" and connection.local
-    assert "other computers can reach this server" in rig.log.read_text()
-    with rig.connect() as client:
-        assert client.status()["worker"]["state"] == "stopped"
-
-
-def test_an_address_that_cannot_be_used(rig: Rig) -> None:
-    taken = rig.folder / "a file"
-    taken.write_text("precious")
-    refused = rig.spawn("--unix", str(taken), stderr=subprocess.PIPE)
-    text = refused.communicate(timeout=20)[1].decode()
-    assert refused.returncode == 1 and "is not a socket" in text and "Traceback" not in text
-    assert taken.read_text() == "precious" and not rig.connection_path.exists()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import av
 import cv2
 import pytest
 
+from koshi_backend.cli import main
+
+Ran = subprocess.CompletedProcess[str]
 SHOT: dict[str, Any] = {
     "koshi": 1,
     "width": 64,
@@ -30,7 +34,7 @@ SHOT: dict[str, Any] = {
 }
 
 
-def koshi(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def koshi(*arguments: object, **environment: str) -> Ran:
     return subprocess.run(
         [sys.executable, "-m", "koshi_backend", *map(str, arguments)],
         capture_output=True,
@@ -38,6 +42,19 @@ def koshi(*arguments: object, **environment: str) -> subprocess.CompletedProcess
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """The same without a process: one costs five seconds, and there are many things that `koshi` refuses."""
+
+    def run(*arguments: object, **environment: str) -> Ran:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code = main([str(argument) for argument in arguments])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 def write_shot(folder: Path, **changes: Any) -> Path:
@@ -88,12 +105,12 @@ def test_animate_writes_frames_then_a_video_from_the_store(tmp_path: Path) -> No
     ],
 )
 def test_bad_shots_are_refused_in_words_and_nothing_is_overwritten(
-    tmp_path: Path, changes: dict[str, Any], words: str
+    here: Callable[..., Ran], tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     out = tmp_path / "frames"
     out.mkdir()
     (out / "0001.png").write_text("precious")
-    done = koshi("animate", write_shot(tmp_path, **changes), "--out", out, "--json")
+    done = here("animate", write_shot(tmp_path, **changes), "--out", out, "--json")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "bad_shot"
@@ -102,7 +119,9 @@ def test_bad_shots_are_refused_in_words_and_nothing_is_overwritten(
     assert (out / "0001.png").read_text() == "precious"
 
 
-def test_a_truncated_model_is_refused_and_nothing_is_overwritten(tiny: Path, tmp_path: Path) -> None:
+def test_a_truncated_model_is_refused_and_nothing_is_overwritten(
+    here: Callable[..., Ran], tiny: Path, tmp_path: Path
+) -> None:
     import shutil
 
     model = shutil.copytree(tiny, tmp_path / "model")
@@ -110,7 +129,7 @@ def test_a_truncated_model_is_refused_and_nothing_is_overwritten(tiny: Path, tmp
     file.write_bytes(file.read_bytes()[:500_000])
     film = tmp_path / "film.mp4"
     film.write_text("precious")
-    done = koshi("animate", write_shot(tmp_path, model=str(model)), "--out", film, "--json")
+    done = here("animate", write_shot(tmp_path, model=str(model)), "--out", film, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["code"] == "bad_model_file"
     assert film.read_text() == "precious"
@@ -118,9 +137,11 @@ def test_a_truncated_model_is_refused_and_nothing_is_overwritten(tiny: Path, tmp
 
 
 @pytest.mark.parametrize("out", ["film.avi", "taken"])
-def test_an_unfit_place_for_the_result_is_refused_before_rendering(tmp_path: Path, out: str) -> None:
+def test_an_unfit_place_for_the_result_is_refused_before_rendering(
+    here: Callable[..., Ran], tmp_path: Path, out: str
+) -> None:
     (tmp_path / "taken").write_text("a file")
-    done = koshi("animate", write_shot(tmp_path), "--out", tmp_path / out, "--json")
+    done = here("animate", write_shot(tmp_path), "--out", tmp_path / out, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["code"] == "bad_output"
     assert not list(Path(os.environ["KOSHI_STORE"]).glob("*"))
@@ -148,14 +169,14 @@ def test_generate_and_doctor(tmp_path: Path) -> None:
     assert {c["name"] for c in report["checks"]} >= {"packages", "device", "frame store", "koshi-tiny"}
 
 
-def test_generate_refuses_in_words(tmp_path: Path) -> None:
+def test_generate_refuses_in_words(here: Callable[..., Ran], tmp_path: Path) -> None:
     for arguments in (
         ["  "],
         ["a sea", "--width", 250],
         ["a sea", "--image", tmp_path / "no.png"],
         ["a sea", "--steps", 0],
     ):
-        done = koshi("generate", *arguments, "--out", tmp_path / "x.png", "--json")
+        done = here("generate", *arguments, "--out", tmp_path / "x.png", "--json")
         assert done.returncode == 1
         assert not json.loads(done.stdout)["ok"]
         assert "Traceback" not in done.stderr
@@ -223,19 +244,19 @@ def test_serve_says_where_it_is_and_a_second_one_where_the_first_is() -> None:
         first.stdout.close()
 
 
-def test_wrong_arguments_end_in_json_too(tmp_path: Path) -> None:
+def test_wrong_arguments_end_in_json_too(here: Callable[..., Ran], tmp_path: Path) -> None:
     done = koshi("animate", write_shot(tmp_path), "--json")
     assert done.returncode == 2
     assert "--out" in json.loads(done.stdout)["error"]["message"]
-    zero = koshi("generate", "a sea", "--width", 0, "--out", tmp_path / "x.png", "--json")
+    zero = here("generate", "a sea", "--width", 0, "--out", tmp_path / "x.png", "--json")
     assert zero.returncode == 1
     assert "width" in json.loads(zero.stdout)["error"]["message"]
 
 
-def test_a_store_that_cannot_be_used_is_found_by_the_doctor(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_used_is_found_by_the_doctor(here: Callable[..., Ran], tmp_path: Path) -> None:
     (tmp_path / "afile").write_text("")
     for store in (tmp_path / "afile", "/proc/nope/x"):
-        done = koshi("doctor", "--json", KOSHI_STORE=str(store))
+        done = here("doctor", "--json", KOSHI_STORE=str(store))
         assert done.returncode == 1
         (check,) = (c for c in json.loads(done.stdout)["checks"] if not c["ok"])
         assert check["name"] == "frame store"

@@ -23,6 +23,7 @@ from koshi_backend.shot import read_shot
 
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
+in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each, the same in all
 
 
 def scene_file(blender: Blender, path: Path, **settings: object) -> Path:
@@ -184,15 +185,25 @@ def test_a_farm_chooses_model_device_steps_and_where_the_shot_begins(
     assert not np.array_equal(again, pixels(folder / "all" / "0001.png"))
 
 
+def test_errors_end_blender_with_1(blender: Blender, pressed: Pressed, tmp_path: Path) -> None:
+    ends_with_1(blender, pressed, tmp_path, ("-f", 9), "Frame 9 is not in the shot")
+
+
+@in_newest
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("-f", 9), "Frame 9 is not in the shot"),
         (("-a", "--", "--koshi-device", "toaster"), "'toaster' is not a device"),
         (("-a", "--", "--koshi-modle", "x"), "there is no --koshi-modle"),
     ],
 )
-def test_errors_end_blender_with_1(
+def test_wrong_options_end_blender_with_1(
+    blender: Blender, pressed: Pressed, tmp_path: Path, options: tuple[object, ...], words: str
+) -> None:
+    ends_with_1(blender, pressed, tmp_path, options, words)
+
+
+def ends_with_1(
     blender: Blender, pressed: Pressed, tmp_path: Path, options: tuple[object, ...], words: str
 ) -> None:
     ended = blender.run(pressed[0], "-E", "KOSHI", "-o", tmp_path / "####", *options, code=1)
@@ -202,7 +213,7 @@ def test_errors_end_blender_with_1(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each; nothing in it differs by version
+@in_newest
 def test_ctrl_c_stops_the_animation_with_an_error(blender: Blender, tmp_path: Path) -> None:
     blend = scene_file(blender, tmp_path / "long.blend", frames=200, width=128, height=128)
     process = blender.start(blend, "-E", "KOSHI", "-o", tmp_path / "out" / "####", "-a")
@@ -222,27 +233,22 @@ def test_ctrl_c_stops_the_animation_with_an_error(blender: Blender, tmp_path: Pa
     assert state == "cancelled"  # nobody waits for the rest
 
 
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each; nothing in it differs by version
+@in_newest
 def test_two_blenders_share_one_backend(blender: Blender, pressed: Pressed, tmp_path: Path) -> None:
     seed = int(blender.version.replace(".", "")) * 100
     one = scene_file(blender, tmp_path / "one.blend", seed=seed + 50)
     two = scene_file(blender, tmp_path / "two.blend", seed=seed + 51)
-    fresh: dict[str, str] = {}
-    if blender.version == "4.5":  # and both begin where none runs
-        fresh = {"KOSHI_CONNECTION": str(tmp_path / "connection.json")}
     runs = [
-        blender.start(one, "-E", "KOSHI", "-o", tmp_path / "out" / "####", "-a", **fresh),
-        blender.start(two, "--command", "koshi", "render", "--json", **fresh),
+        blender.start(one, "-E", "KOSHI", "-o", tmp_path / "out" / "####", "-a"),
+        blender.start(two, "--command", "koshi", "render", "--json"),
     ]
     ended = [run.communicate(timeout=blender.timeout) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ended
     result = json.loads(ended[1][0].splitlines()[-1])
     assert (result["made"], result["stored"]) == (6, 0)
     assert len(list((tmp_path / "out").iterdir())) == 6
-    with Client(read_connection(Path(fresh.get("KOSHI_CONNECTION", connection(blender))))) as client:
+    with Client(read_connection(connection(blender))) as client:
         jobs = client.jobs()
-        if fresh:
-            client.shutdown()
     assert result["job"] in [job["id"] for job in jobs]
     # The engine's: its first frame alone, then all of them.
     assert [job for job in jobs if (job["frames"], job["made"], job["stored"]) == (6, 5, 1)]

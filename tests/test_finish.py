@@ -4,6 +4,7 @@ texts pass Blender's own check, and a new project can be rendered."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ def test_everything_draws_with_icons_that_are_there(seen: Any) -> None:
     assert seen["drawn"]["panels"] > 20
     assert seen["drawn"]["bad icons"] == []
     assert seen["icons"] == []
+    assert seen["drawn"]["not split"] == []  # labels at the left, values at the right, as everywhere in Blender
     assert seen["drawn"]["twice"] == []  # a menu that two people have filled
 
 
@@ -78,6 +80,16 @@ def test_translations_follow_the_texts(seen: Any) -> None:
         assert faults["other form"] == [], language
         for what in ("lacking", "gone"):
             assert len(faults[what]) <= BEHIND * len(texts), (language, what, faults[what])
+
+
+def test_what_others_say_is_translated_too() -> None:
+    """The reader's thread and the set-up's program know no Blender: their words stand again where they are shown."""
+    said = re.findall(r'\bput\("stage", "(.+?)"\)', (ROOT / "operators" / "reader.py").read_text(encoding="utf-8"))
+    for path in (ROOT / "bridge_server" / "setup").glob("*.py"):
+        said += re.findall(r'\btell\("(.+?)"', path.read_text(encoding="utf-8"))
+    assert len(said) > 10
+    known = messages.reader().read_po((ROOT / "panels" / "locale" / "de_DE.po").read_text(encoding="utf-8"))
+    assert [text for text in said if ("*", text) not in known] == []
 
 
 def test_a_po_file_is_read_as_it_is_written(tmp_path: Path) -> None:

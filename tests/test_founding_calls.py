@@ -70,9 +70,9 @@ def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-@pytest.fixture(params=["koshi-tiny", "flux.1"])
+@pytest.fixture(scope="module", params=["koshi-tiny", "flux.1"])
 def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> str:
-    """What stands for a model's name in a call."""
+    """What stands for a model's name in a call; one after the other, as one stays loaded."""
     return "koshi-tiny" if request.param == "koshi-tiny" else str(folders["flux.1-schnell"])
 
 
@@ -195,11 +195,10 @@ def test_generate_animation_with_everything(model: str, tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value).partition("<")[0],  # without an object's address, which is new in each process
 )
-def test_every_value_of_generate_animation(value: dict[str, Any], folders: dict[str, Path], tmp_path: Path) -> None:
+def test_every_value_of_generate_animation(value: dict[str, Any], model: str, tmp_path: Path) -> None:
     expected = 2 * (value.get("interpolation") or 1) - (value.get("interpolation") or 1) + 1
-    for model in ("koshi-tiny", folders["flux.1-schnell"]):
-        call = {"prompts": PROMPT, "num_frames": 2, **QUICK, "output_path": tmp_path / "o.mp4", **value}
-        assert count(generate_animation(model=model, **call)) == expected
+    call = {"prompts": PROMPT, "num_frames": 2, **QUICK, "output_path": tmp_path / "o.mp4", **value}
+    assert count(generate_animation(model=model, **call)) == expected
 
 
 def test_sizes_from_64_to_1792_by_16() -> None:

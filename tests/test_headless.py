@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`--command koshi`: batches, export and import, doctor. tests/test_blender.py has what they are made of."""
+"""`--command koshi`: batches, export and import, doctor. tests/test_blender_render.py has one shot."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from koshi_backend.shot import load_shot
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
 
+in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each, the same in all
 RATES = (24, 25, 29.97003, 23.97602, 59.94006, 12.5, 0.5, 7, 119.8801, 1000)
 
 
 # Batches
 
 
+@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
 def test_one_failure_does_not_stop_the_others(blender: Blender, tmp_path: Path) -> None:
     seed = int(blender.version.replace(".", "")) * 100 + 70
     good = scene_file(
@@ -65,7 +67,7 @@ def test_one_failure_does_not_stop_the_others(blender: Blender, tmp_path: Path) 
     assert (answer["shots"][0]["made"], answer["shots"][0]["stored"]) == (0, 2)
 
 
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each; nothing in it differs by version
+@in_newest
 def test_wrong_arguments(blender: Blender, tmp_path: Path) -> None:
     for given in (["--range", "a-b"], ["--range", "-1"], ["--koshi-model", "x"]):
         ended = blender.run("--command", "koshi", "render", *given, code=2)
@@ -316,6 +318,7 @@ def test_wrong_shots_are_told(exchanged: Exchanged) -> None:
     assert len(errors) == 9
 
 
+@in_newest  # what an import makes of a scene is seen in every version above
 def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) -> None:
     shots = exchanged[0]
     for name in ("keys", "more", "zoom"):
@@ -341,7 +344,7 @@ def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) 
 # Doctor
 
 
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each; nothing in it differs by version
+@in_newest
 def test_doctor(blender: Blender, tmp_path: Path) -> None:
     ended = blender.run("--command", "koshi", "doctor", "--json")
     report = json.loads(ended.stdout.splitlines()[-1])
@@ -355,7 +358,7 @@ def test_doctor(blender: Blender, tmp_path: Path) -> None:
         assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each; nothing in it differs by version
+@in_newest
 def test_help(blender: Blender) -> None:
     told = blender.run("--command", "koshi", "--help").stdout
     for command in ("render", "sample", "export", "import", "doctor"):

@@ -104,6 +104,19 @@ def test_a_film_is_mixed_in_by_keyframes(seen: Any) -> None:
     assert "hybrid" not in seen["motion_by_depth"] and "video" not in seen["motion_by_depth"].get("guides", {})
 
 
+def test_the_scenes_own_depth(seen: Any) -> None:
+    for name in ("by_own_depth", "own_depth"):
+        shot = seen["shots"][name]
+        assert shot["depth"]["source"] == "files" and Path(shot["guides"]["depth"]).name == "geometry_####.exr"
+        assert "vector" not in shot["guides"]
+    assert seen["shots"]["by_own_depth"]["hybrid"]["mask"] == "depth"
+    shot = seen["shots"]["own_depth"]
+    assert shot["motion"]["source"] == "3d" and shot["depth"]["farthest"] == 9.0
+    assert Path(seen["motion_over_depth"]["guides"]["depth"]).name == "geometry_####.exr"
+    assert seen["depth_wanted"] == [True, False, True]  # nothing is rendered that is not used
+    assert "The scene has no camera" in seen["refused"]["no_camera_for_depth"][0]
+
+
 def test_the_motion_of_a_film(seen: Any, media: Path) -> None:
     shot, part = ready(seen, "flow"), ready(seen, "flow_part")
     assert (shot.motion.source, shot.motion.flow_method, shot.motion.flow_factor) == ("flow", "dis_fast", 0.5)
@@ -149,6 +162,15 @@ def test_guided_pictures(seen: Any) -> None:
     np.testing.assert_allclose(shot.values["guided"], np.linspace(0.1, 0.5, 8), atol=1e-6)
     assert [one["frame"] for one in seen["shots"]["guided_part"]["guided_images"]] == [0]
     assert [one["frame"] for one in seen["shots"]["guided_stepped"]["guided_images"]] == [1, 2]
+
+
+def test_guided_pictures_on_the_timeline(seen: Any) -> None:
+    names, frames = seen["pictures_marked"]
+    assert names == ["«other»", "«picture» 2", "“a calm sea at dawn, photo”"] and frames == [6, 2]
+    assert seen["picture_moved"] == [4, [[1, "picture.png"], [3, "other.png"]]]
+    assert seen["picture_again"] == [5, [[1, "picture.png"], [4, "other.png"], [7, "other.png"]]]
+    assert seen["picture_off"] == [[[1, "picture.png"]], [[1, "picture.png"], [6, "other.png"]], 0]
+    assert seen["pictures_none"] == []  # nor what would say how they count
 
 
 def test_loras_and_their_keyframes(seen: Any) -> None:

@@ -243,6 +243,16 @@ def test_weights_and_easing_reach_the_shot(seen: Any) -> None:
 
 @pytest.mark.blender
 @pytest.mark.timeout(600)
+def test_a_prompts_frame_takes_no_keyframes(seen: Any) -> None:
+    assert all("not animatable" in told for told in seen["frame_keyed"]), seen["frame_keyed"]
+    assert seen["linked"] == [False, False, False, False, True]  # of a linked scene; to look at it is allowed
+    there = seen["frame_curve"]
+    assert there["frame"] == 21 and there["marks"][1] == [21, "“a hill”"]
+    assert there["told"] == ["The frame of the prompt at 21 has keyframes or a driver, which do not count."]
+
+
+@pytest.mark.blender
+@pytest.mark.timeout(600)
 def test_time_colours_noise_and_depth_reach_the_shot(seen: Any) -> None:
     plain, shot = seen["defaults"], seen["set"]
     assert not {"time", "motion", "depth", "guides", "audio"} & set(plain)

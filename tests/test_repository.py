@@ -104,7 +104,8 @@ def test_blender_installs_and_updates_from_it(
     tmp_path: Path,
 ) -> None:
     version = request.node.callspec.params["blender_python"]
-    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path / "profile")}
+    data = tmp_path / "data"
+    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path / "profile"), "KOSHI_DATA": str(data)}
     blender = Blender(version, str(blender_python), environment)
     (zipped,) = made.glob("*.zip")
     blender.run("--command", "extension", "validate", zipped)
@@ -114,3 +115,6 @@ def test_blender_installs_and_updates_from_it(
     assert seen["updated"] == {"version": __version__, "code": __version__, **works}
     assert seen["kept"]
     assert seen["zoom"] == 1.25  # the scene's settings, too
+    # Uninstalled, Blender has deleted all that it gives an extension; what was rendered is elsewhere.
+    assert seen["gone"] and seen["note"]
+    assert seen["takes"] == [str(data / "takes"), True]

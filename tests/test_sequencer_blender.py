@@ -71,6 +71,10 @@ def test_replacing_a_take_keeps_the_edit(takes: Any) -> None:
     assert len(curves_before) == 1 and curves_after == curves_before and "Hero" in curves_before[0]
     assert takes["effect_input"] == "Hero"
     assert takes["menu"] == [2, True, True]  # a take keeps its number, by which the last operator's panel knows it
+    seed = takes["seed"] + 50
+    assert takes["menu_read"] == [
+        [0, 1, 3], [f"5 frames, seed {seed}", f"6 frames, seed {seed}", "5 frames, seed 7"],
+    ]  # fmt: skip
     assert takes["replaced_files"] == [f"{n:04}.png" for n in range(4, 9)]
     assert takes["replaced_about"]["koshi_shot"] == takes["second"]["digest"]
     assert takes["replaced_about"]["koshi_first"] == 4 and takes["replaced_about"]["koshi_seed"] == takes["seed"] + 50
@@ -147,6 +151,15 @@ def test_an_interpolated_strip_is_aligned_with_its_take(films: Any) -> None:
     assert films["takes"] == [[4, 4]]
 
 
+def test_many_pictures_between_frames_are_one_strip_all_the_same(films: Any) -> None:
+    same, slow = films["many"]
+    # The picture under the take's first shown frame is the fifth; at full speed what is seen is the take.
+    assert same == ["META", [32, 35], [32, 35], [5, 5, 2, 1], True] and films["many_off"] == [0, 0, 0]
+    assert films["many_last"] == 0
+    assert slow == ["META", [32, 41], [32, 41], [5, 3, 1], True]
+    assert films["stepped_speed"] == [pytest.approx(4 / 3, abs=1e-3), [32, 35]]
+
+
 @pytest.fixture(scope="module")
 def heard(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> Any:
     seen = blender.script("strip_sound", tmp_path_factory.mktemp("sound é"))
@@ -206,6 +219,13 @@ def test_what_was_done_to_the_strip_counts(heard: Any) -> None:
         assert span == [31, 79] and answer == ["FINISHED"]
         for at in KICKS:
             assert min(abs(one - frame(at / 2, 31)) for one in marked) <= 1
+
+
+def test_a_long_sound_is_heard_in_portions(heard: Any) -> None:
+    whole, parts, off, yielded = heard["portions"]
+    assert whole == parts and max(off) < 1e-3  # of 1, how loud the bands are
+    assert yielded == [pytest.approx(36 / 96), pytest.approx(72 / 96), 1.0]
+    assert heard["gone"] == 'The strip "beat" is gone.'
 
 
 def test_what_cannot_be_heard_is_told(heard: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import ROOT
+from packages import wheel
 
-from bridge_server.setup import requirements, words
+from bridge_server.setup import place, pythons, requirements, words
 from bridge_server.setup.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,19 +32,6 @@ if TYPE_CHECKING:
 pytest_plugins = ("blender_scripts.fixtures",)
 ONE_VERSION = "4.5"  # the set-up is a program of its own: what Blender starts it matters little
 OTHER_VERSION = "5.2"
-
-
-def wheel(folder: Path, name: str, megabytes: int = 0) -> str:
-    """Write a package; returns how pip is asked for it."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    about = f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(f"{name}.py", "there = True\n")
-        file.writestr(f"{name}.bin", bytes(megabytes << 20))
-        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr(f"{about}/RECORD", "")
-    return f"{name} @ {path.as_uri()}"
 
 
 def in_version(version: str, extension: Path, folder: Path, environment: dict[str, str]) -> Blender:
@@ -190,6 +179,22 @@ def test_a_small_disk(megabytes: int, code: str, tmp_path: Path) -> None:
     assert ran.stdout.split() == []  # nothing is left on it
 
 
+def test_uv_does_it_too(tmp_path: Path) -> None:
+    """As it is asked to where there is one: it reads addresses and writes environments in ways of its own."""
+    if pythons.find_uv() is None:
+        pytest.skip("there is no uv")
+    listed, folder = tmp_path / "wanted é.txt", tmp_path / "Käthe's backend"
+    listed.write_text(wheel(tmp_path, "koshi_trial"), encoding="utf-8")
+    own = {"KOSHI_SETUP_REQUIREMENTS": str(listed), "KOSHI_SETUP_TOOL": "uv", "PYTHONPATH": str(ROOT)}
+    own |= {"KOSHI_CACHE": str(tmp_path / "cache"), "KOSHI_DATA": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "bridge_server.setup", "install", "--folder", str(folder), "--source", str(ROOT)]
+    ran = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=240, check=False)
+    log = (tmp_path / "cache" / "setup" / "setup.log").read_text(encoding="utf-8")
+    assert ran.returncode == 0, log
+    assert re.search(r"^\$ \S*uv\S* venv .*\n(.*\n)*\$ \S*uv\S* pip install ", log, re.MULTILINE), log
+    assert place.ready_python(folder) is not None
+
+
 # ---- the whole thing
 
 
@@ -301,6 +306,7 @@ def test_progress_from_what_pip_says() -> None:
         ("SSLCertVerificationError(1, 'certificate verify failed')\nNo matching distribution", "bad_certificate"),
         ("ERROR: HTTP error 403 while getting https://host/simple/", "refused"),
         ("ERROR: No matching distribution found for av>=14", "not_offered"),
+        ("    The user requested (constraint) filelock==4.2\nERROR: ResolutionImpossible: for help", "not_offered"),
         ("zipfile.BadZipFile: Bad magic number", "damaged_download"),
         ("error: dns error: failed to lookup address information", "no_network"),  # uv's
         ("something new", "setup_failed"),

@@ -243,6 +243,8 @@ def test_a_shot_in_and_out(moved: tuple[Path, Any]) -> None:
     assert seen["keys"]["translation_x"] == "2 * sin((frame - 5) / 5)"
     assert seen["exported"] == seen["sampled"]
     assert "how many frames" in seen["broken"] and "No such file" in seen["missing"]
+    told, seed = seen["meanwhile"]
+    assert "render has begun meanwhile, so nothing was imported" in told and seed == 77 and seen["poll"] is False
     # A name with a full stop in it is nobody else's file.
     names = ["city.koshi.json", "city.v2.koshi.json", "city.koshi.json", "city.txt", "city.koshi.json"]
     assert moved[1]["named"] == names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from window.fixtures import Window
 
 from bridge_helpers import until
+from packages import wheel
 
 pytest_plugins = ("window.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
@@ -60,7 +62,8 @@ def test_import_through_the_file_browser(window: Window) -> None:
     seen = window.play("importing", file=str(file))
     assert seen["range"] == [5, 16] and seen["prompts"] == ["a hill"]
     assert "feedback.position is not taken over" in seen["text"]
-    assert seen["undone"] == 1
+    assert seen["undone"] == 1 and seen["written"] == 12
+    assert seen["meanwhile"] == 9  # a render had begun while the file browser was open: nothing was imported
 
 
 def test_undo_and_redo(window: Window) -> None:
@@ -103,9 +106,9 @@ def test_saving_and_opening_files(window: Window) -> None:
         (strip,) = seen[moment]["strips"]
         assert len(strip["files"]) == seen[moment]["told"]["done"]
         assert strip["missing"] == []
-    for moment in ("reverted", "opened"):
+    for moment, notes in (("reverted", [True]), ("opened", [])):  # told once, in the next file that is open
         assert seen[moment]["told"]["phase"] == "idle"
-        assert ["goes on in the backend" in note for note in seen[moment]["told"]["notes"]] == [True]
+        assert ["goes on in the backend" in note for note in seen[moment]["told"]["notes"]] == notes
     whole(seen["end"], 40)
     assert seen["end"]["told"]["job"] == seen["saved"]["told"]["job"]  # the very same job
 
@@ -152,10 +155,28 @@ def test_sound_and_film_from_strips(window: Window) -> None:
     rises = [k + 2 for k, (before, after) in enumerate(itertools.pairwise(zoom)) if before <= 1.03 < after]
     assert rises == hits and max(zoom) == pytest.approx(1.05, abs=1e-3)
     assert len(seen["beats"]) == 3 and max(abs(a - b) for a, b in zip(seen["beats"], hits, strict=True)) <= 1
+    listening = seen["listening"]
+    # Esc is heard after the portion that is under way: nothing is keyed, and the scene is as it was.
+    assert listening["further"] <= 1 and listening["stopped_portions"]
+    assert listening["stopped"] == [0, False, 1, 24, 0]
+    assert listening["done_portions"] == 11 and listening["done"] == [1, False, 1, 24, 0]
+    assert listening["undone"]  # one step
     assert seen["stopped"] == ["NONE", "none", 0, 1]  # Esc: nothing was changed, and the copy of the scene is gone
     assert seen["done"] == ["FILE", "every", 24, 1]
     assert seen["asked"] == [["INTERFACE"]] * 3  # no undo step for a question
     assert seen["copied"].startswith("0:(")  # one of the curves that are offered
+
+
+def test_takes_are_redone_replaced_and_filled(window: Window) -> None:
+    seen = window.play("takes", seed=21)
+    assert len(set(seen["takes"])) == 2  # each on a channel of its own
+    assert seen["second"] == [71, 2, [1, 3], []]
+    assert seen["redo"] == [21, 1, [1], ["koshi.zoom"]] and seen["undone"] == seen["second"]
+    # A strip that was cut and made half transparent stays so, whatever it shows.
+    kept = [2, 4, seen["takes"][1], 0.5]
+    assert seen["replaced"] == seen["back"] == kept and seen["rerendered"] == [kept, True]
+    assert seen["between"] == ["IMAGE", "IMAGE", "IMAGE", "SPEED"] and seen["phase"] == "done"
+    assert seen["missing"] == []
 
 
 # The longest that Blender's main thread may be away from a timer of 1 ms, what Blender's threads together may work in
@@ -179,6 +200,41 @@ def test_the_window_stays_alive(window: Window) -> None:
     for part in ("fast", "stored"):
         assert seen[part]["worked"] < WORKED, seen[part]
         assert seen[part]["longest"] < AWAY * times, seen[part]
+
+
+def test_installing_from_disk(window: Window) -> None:
+    (zipped,) = window.folder.glob("koshi-*.zip")
+    seen = window.play("installing", zipped=str(zipped))
+    assert seen == {"removed": True, "take": True, "installed": True, "works": True}
+
+
+def test_a_beginning(window: Window) -> None:
+    seen = window.play("beginning", seed=10)
+    assert {"VIEW_3D", "SEQUENCE_EDITOR", "PROPERTIES"} <= set(seen["areas"])
+    assert seen["areas"].count("SEQUENCE_EDITOR") == 2  # with its preview
+    assert (seen["view"], seen["tab"]) == ("CAMERA", "Koshi")
+    assert (seen["chosen"], seen["undone"]) == ("every", "none")
+    if seen["german"] is not None:
+        end = seen["german"]
+        assert end["phase"] == "done" and re.match(r"12 Einzelbilder in \d+\.\d s", end["message"]), end
+        assert any(note.startswith("Diese Datei ist noch nicht gespeichert") for note in end["notes"]), end
+
+
+def test_setting_the_backend_up(window: Window) -> None:
+    """Headless, test_setup.py has all that may go wrong; here are the buttons, and the window beside it."""
+    listed = window.folder / "packages.txt"
+    listed.write_text(f"{wheel(window.folder, 'koshi_trial')}\n", encoding="utf-8")
+    seen = window.play("setting_up", folder=str(window.folder / "Käthe's backend"), packages=str(listed))
+    if (seen["done"]["error"] or {}).get("code") == "no_python":
+        pytest.skip("the window's Blender finds no Python to make environments with")
+    assert seen["before"] == "absent"
+    assert seen["cancelled"]["phase"] == "cancelled" and seen["cancelled"]["seconds"] < 1.0 * stretch()
+    assert seen["cleared"] in ("absent", "unfinished")  # as far as it had come
+    assert seen["done"] == {"phase": "done", "text": "The backend is set up", "error": None, "condition": "ready"}
+    assert seen["away"] < AWAY * stretch()  # one may go on working
+    # The packages that stand in are no backend, and the diagnostics say so, in lines to ask for help with.
+    assert [line for line in seen["copied"] if line.startswith("ok ")]
+    assert [line for line in seen["copied"] if line.startswith("FAIL ")], seen["copied"]
 
 
 def test_closing_blender(window: Window) -> None:

@@ -32,6 +32,7 @@ QUALITY = 84
 PARTS = {
     "guide_1_install": (0, 28, 1360, 400),
     "guide_2_set_up": (176, 282, 1184, 560),
+    "guide_2_under_way": (176, 282, 1184, 560),
     "search": (584, 222, 1100, 376),
     "german": (1150, 50, 1440, 900),
 }
@@ -62,7 +63,9 @@ def take(frames: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="koshi-pictures-"))
     pictures = Path(tempfile.mkdtemp(prefix="koshi-taken-"))
     os.environ["KOSHI_WINDOW_PICTURES"] = str(pictures)
-    os.environ["KOSHI_DATA"] = str(folder / "data")  # where no backend has been set up
+    backend = Path(tempfile.gettempdir()) / "Koshi Backend"  # its name is in the picture
+    if backend.exists():
+        backend = folder / "Koshi Backend"
     fixtures.SIZE = SIZE
     rig = Rig(folder)
     window = fixtures.Window(fixtures.find_blender(), folder, rig)
@@ -70,11 +73,14 @@ def take(frames: int) -> Path:
         rig.start()
         window.install()
         window.open_display()
-        told = window.play("pictures", seconds=3600, frames=frames)
+        told = window.play("pictures", seconds=3600, frames=frames, backend=str(backend))
     finally:
         window.close()
         rig.close()
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(backend, ignore_errors=True)
+    if told["set-up"]:
+        say(f"no picture of the set-up under way: {told['set-up']['message']}")
     for part in ("first", "again"):
         said = told[part]
         say(f"{part}: {said['message']}, {said['made']} made, {said['stored']} from the store")

@@ -19,11 +19,16 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from interpreters import ROOT, SetupError, capture, clean_environ, find_python, python_missing, say
+
+sys.path.append(str(ROOT))
+
+from bridge_server.setup.requirements import has_nvidia_card
 
 CONSTRAINTS = ROOT / "constraints.txt"
 BLENDER_CONSTRAINTS = ROOT / "constraints-blender.txt"
@@ -174,23 +179,9 @@ def pip_install(env: Path, *arguments: str) -> list[str]:
 # ---- the backend's environment
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU with a driver, found out without torch."""
-    if Path("/proc/driver/nvidia/version").exists():
-        return True
-    if (windows := os.environ.get("SYSTEMROOT")) and (Path(windows) / "System32" / "nvcuda.dll").exists():
-        return True
-    if not (tool := shutil.which("nvidia-smi")):
-        return False
-    try:
-        return capture([tool, "-L"], timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
 def backend_env() -> Path:
     """`.venv` with the backend, its tests and the linters; returns its interpreter."""
-    gpu = has_nvidia_gpu()
+    gpu = has_nvidia_card()
     project = tomllib.loads(read_text(ROOT / "pyproject.toml"))
     packaging = [project["build-system"], project["project"], project["tool"]["setuptools"]]
     requirements = [json.dumps(packaging, sort_keys=True), read_text(CONSTRAINTS), f"torch {TORCH} gpu={gpu}"]

@@ -50,6 +50,11 @@ def data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "koshi"
 
 
+def takes_folder() -> Path:
+    """Where the takes of files that are not saved go. Not created here; nothing of Koshi's ever deletes it."""
+    return data_folder().absolute() / "takes"
+
+
 def home(chosen: str = "") -> Path:
     """The set-up's folder for what was chosen; nothing chosen: the last one that was set up, else the default.
 

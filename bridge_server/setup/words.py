@@ -20,7 +20,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         r"|RemoteDisconnected|Connection reset|Connection aborted|dns error|error sending request|tcp connect error",
     ),
     ("refused", r"\b(?:401|403) (?:Client )?(?:Error|Unauthorized|Forbidden)|HTTP error 40[13]"),
-    ("not_offered", r"No matching distribution found|Could not find a version|No solution found|has no wheels with"),
+    (
+        "not_offered",
+        r"No matching distribution found|Could not find a version|No solution found|has no wheels with"
+        r"|no matching distributions available|ResolutionImpossible",  # an index with other versions than were tested
+    ),
     ("damaged_download", r"DO NOT MATCH THE HASHES|BadZipFile|is invalid|Hash mismatch|Bad CRC|is not a zip file"),
     ("cannot_write", r"Permission denied|Access is denied|WinError 5\b|Read-only file system|os error 13"),
     ("no_memory", r"MemoryError|Cannot allocate memory|Killed"),
@@ -50,7 +54,8 @@ def explain(output: str, doing: str, folder: Path, log: Path) -> BridgeError:
             hint = f"Check Package Index in Koshi's preferences. {see}"
             return BridgeError(cause, "The package index refuses the download.", hint)
         case "not_offered":
-            wanted = _first(r"No matching distribution found for (\S+)", output) or "one of the packages"
+            wanted = _first(r"(?:No matching distribution found for|requested \(constraint\)) (\S+)", output)
+            wanted = wanted or "one of the packages"
             return BridgeError(
                 cause,
                 f"The package index does not offer {wanted} for this system and Python.",

@@ -31,7 +31,7 @@ def make(scene: bpy.types.Scene, folder: Path) -> None:
     path = folder / "music.wav"
     write(path, 0.8 * drum + 0.25 * melody)
     editor = scene.sequence_editor
-    strips = getattr(editor, "strips", None) or editor.sequences  # until Blender 4.4
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences  # until Blender 4.4
     try:
         strips.new_sound(name="Music", filepath=str(path), channel=1, frame_start=1)
     except RuntimeError:

@@ -25,7 +25,7 @@ def make(scene: bpy.types.Scene, folder: Path) -> None:
     film = folder / "restyle.mp4"
     shutil.copyfile(FILM, film)
     editor = scene.sequence_editor
-    strips = getattr(editor, "strips", None) or editor.sequences  # until Blender 4.4
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences  # until Blender 4.4
     strips.new_movie(name="Film", filepath=str(film), channel=1, frame_start=1)
     koshi = scene.koshi
     koshi.video_source, koshi.video, koshi.hybrid_over, koshi.seed = 'FILE', "//restyle.mp4", "every", 3

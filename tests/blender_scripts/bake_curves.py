@@ -20,9 +20,9 @@ from inside import empty_scene, koshi, result
 
 bake = koshi("operators.bake")
 compat = koshi("operators.compat")
-sample = koshi("operators.sample")
+sample, scene_values = koshi("operators.sample"), koshi("operators.scene_values")
 values = koshi("operators.values")
-NAMES = (*sample.SCHEDULES, "seed")
+NAMES = (*scene_values.SCHEDULES, "seed")
 MOTION = ("zoom", "angle", "translation_x", "translation_y", "translation_z")
 out: dict[str, Any] = {}
 
@@ -38,7 +38,7 @@ def key(scene: bpy.types.Scene, name: str, keys: dict[int, float]) -> Any:
 def by_frame_set(scene: bpy.types.Scene, frames: range) -> dict[str, list[float]]:
     """What Blender says."""
     table: dict[str, list[float]] = {name: [] for name in NAMES}
-    with sample.evaluated(scene):
+    with scene_values.evaluated(scene):
         for frame in frames:
             scene.frame_set(frame)
             for name in NAMES:

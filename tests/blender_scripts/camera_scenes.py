@@ -25,7 +25,7 @@ from inside import arguments, empty_scene, koshi, result
 
 camera_module = koshi("operators.camera")
 guides = koshi("operators.guides")
-sample = koshi("operators.sample")
+sample, scene_values = koshi("operators.sample"), koshi("operators.scene_values")
 FOLDER = Path(arguments()[0])
 LIBRARY = FOLDER / "library.blend"
 Scene, Object = bpy.types.Scene, bpy.types.Object
@@ -301,7 +301,7 @@ def truth(scene: Scene, frames: list[int]) -> list[dict[str, Any]]:
     """For each frame but the first: pixels, where they really are, where they were; and points of the focus plane."""
     out = []
     for before, now in itertools.pairwise(frames):
-        with sample.evaluated(scene) as depsgraph:
+        with scene_values.evaluated(scene) as depsgraph:
             scene.frame_set(now)
             shown = rays(scene, depsgraph, 7)
             here = [pixel(scene, place) for _, place, _ in shown]

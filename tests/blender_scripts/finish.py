@@ -23,11 +23,13 @@ FOLDER = Path(koshi("panels").__file__).parent.parent
 class Layout:
     """Takes the place of a UILayout: notes what is drawn, and refuses what Blender would."""
 
-    def __init__(self, drawn: dict[str, list[str]]) -> None:
-        self.__dict__["drawn"] = drawn
+    def __init__(self, drawn: dict[str, list[str]], lined_up: bool = False) -> None:
+        self.__dict__.update(drawn=drawn, lined_up=lined_up)
 
     def __setattr__(self, name: str, value: Any) -> None:
         assert name in bpy.types.UILayout.bl_rna.properties, name
+        if name == "use_property_split":
+            self.__dict__["lined_up"] = value
 
     def __getattr__(self, name: str) -> Any:
         function = bpy.types.UILayout.bl_rna.functions.get(name)
@@ -37,8 +39,8 @@ class Layout:
         def draw(*given: Any, **named: Any) -> Any:
             self.check(name, given, named)
             if name == "panel":
-                return Layout(self.drawn), Layout(self.drawn)
-            return Operated() if name == "operator" else Layout(self.drawn)
+                return Layout(self.drawn, self.lined_up), Layout(self.drawn, self.lined_up)
+            return Operated() if name == "operator" else Layout(self.drawn, self.lined_up)
 
         return draw
 
@@ -51,6 +53,8 @@ class Layout:
         if name == "prop":
             data, prop = given
             assert prop in data.bl_rna.properties, f"no {prop} in {data}"
+            if not self.lined_up and named.get("text") != "":
+                self.drawn["not split"].append(prop)
         if name == "operator":
             self.drawn["operators"].append(given[0])
             module, _, function = given[0].partition(".")
@@ -65,7 +69,7 @@ class Operated:
 
 def draw_everything() -> dict[str, Any]:
     """Draw all panels, the menu and the preferences with a filled scene."""
-    drawn: dict[str, list[str]] = {"bad icons": [], "operators": [], "menus": []}
+    drawn: dict[str, list[str]] = {"bad icons": [], "operators": [], "menus": [], "not split": []}
     classes = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith(("KOSHI_PT_", "KOSHI_MT_"))]
     classes = [cls for cls in classes if not hasattr(cls, "preset_subdir")]  # Blender's own: a list of files
     panels = [cls for cls in classes if "_PT_" in cls.__name__]
@@ -78,7 +82,8 @@ def draw_everything() -> dict[str, Any]:
         shown: dict[str, list[str]] = {"bad icons": drawn["bad icons"], "operators": [], "menus": []}
         cls.draw(SimpleNamespace(layout=Layout(shown)), bpy.context)
         named["operators"] += shown["operators"]
-        told = [name for name in shown["operators"] if name != "koshi.prompt_jump"]  # one entry for each way
+        several = ("koshi.prompt_jump", "koshi.interpolated_strip")  # one entry for each way
+        told = [name for name in shown["operators"] if name not in several]
         twice += sorted({name for name in told if told.count(name) > 1})
     for menu in bpy.types.Menu.__subclasses__():
         for function in getattr(getattr(menu, "draw", None), "_draw_funcs", ()):
@@ -90,6 +95,7 @@ def draw_everything() -> dict[str, Any]:
         "panels": len(panels),
         "twice": twice,
         "bad icons": sorted(set(drawn["bad icons"])),
+        "not split": sorted(set(drawn["not split"])),
         "buttons": sorted(set(drawn["operators"])),
         "in menus": sorted(set(named["operators"])),
     }

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,16 @@ class Blender:
 
     def scene(self, path: Path, **settings: object) -> Path:
         """Make a .blend to render; `settings` as in make_scene.py."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arguments = "--python-exit-code", 5, "-P", SCRIPTS / "make_scene.py", "--", path, json.dumps(settings)
-        self.run(*arguments)
+        self.scenes({path: settings})
         return path
+
+    def scenes(self, wanted: Mapping[Path, Mapping[str, object]]) -> None:
+        """Make several in one start of Blender."""
+        given: list[object] = []
+        for path, settings in wanted.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            given += [path, json.dumps(settings)]
+        self.run("--python-exit-code", 5, "-P", SCRIPTS / "make_scene.py", "--", *given)
 
     def koshi(
         self, file: Path, command: str, *options: object, code: int | None = 0, **environment: str
@@ -160,19 +167,40 @@ def extension_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="session")
+def installed(
+    backend_environment: dict[str, str], extension_zip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The clean profile of a version in which Koshi was installed from its zip. To be copied, not to be used."""
+    profiles: dict[str, Path] = {}
+
+    def profile(version: str) -> Path:
+        if version not in profiles:
+            folder = tmp_path_factory.mktemp(f"installed-{version}")
+            made = Blender(version, _python(version), {**backend_environment, "BLENDER_USER_RESOURCES": str(folder)})
+            made.run("--command", "extension", "install-file", "--repo", "user_default", "--enable", extension_zip)
+            profiles[version] = folder
+        return profiles[version]
+
+    return profile
+
+
 @pytest.fixture(scope="session", params=BLENDERS)
 def blender(
     request: pytest.FixtureRequest,
     backend_environment: dict[str, str],
-    extension_zip: Path,
+    installed: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Blender:
-    """Each version of Blender in turn, with Koshi installed from its zip in a clean profile."""
+    """Each version of Blender in turn, with Koshi in a profile of its own.
+
+    Every file of tests begins with the first version, so pytest makes this again for each; a copy of the profile
+    costs no start of Blender.
+    """
     python = _python(request.param)
-    profile = tmp_path_factory.mktemp(f"profile-{request.param}")
-    made = Blender(request.param, python, {**backend_environment, "BLENDER_USER_RESOURCES": str(profile)})
-    made.run("--command", "extension", "install-file", "--repo", "user_default", "--enable", extension_zip)
-    return made
+    profile = tmp_path_factory.mktemp(f"profile-{request.param}") / "profile"
+    shutil.copytree(installed(request.param), profile)
+    return Blender(request.param, python, {**backend_environment, "BLENDER_USER_RESOURCES": str(profile)})
 
 
 @pytest.fixture(scope="session")

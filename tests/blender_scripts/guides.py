@@ -22,7 +22,7 @@ from inside import arguments, empty_scene, koshi, result
 
 guides = koshi("operators.guides")
 raycast = koshi("operators.raycast")
-sample = koshi("operators.sample")
+sample, scene_values = koshi("operators.sample"), koshi("operators.scene_values")
 BridgeError = koshi("bridge_server.protocol").BridgeError
 FOLDER, PROGRAM = Path(arguments()[0]), arguments()[1]
 out: dict[str, Any] = {}
@@ -180,7 +180,7 @@ bpy.app.binary_path = ""
 scene.koshi.structure, scene.koshi.start, scene.koshi.mask = 'NONE', 'PROMPT', None
 exact = sample.shot_from_scene(scene)
 (FOLDER / "depth").mkdir()
-with sample.evaluated(scene) as depsgraph:
+with scene_values.evaluated(scene) as depsgraph:
     scene.frame_set(2)
     begin = time.perf_counter()
     np.save(FOLDER / "depth" / "all.npy", raycast.ray_depth(scene, depsgraph, cell=1))

@@ -35,5 +35,5 @@ for path in sorted(Path(folder).glob("*.koshi.json")):
     }
 fields = koshi("operators.shot_fields").fields
 read = {name: sorted({*shot_file.READ.get(name, ()), *fields(name)}) for name in shot_file.FIXED}
-out["tables"] = {"defaults": shot_file.DEFAULTS, "fixed": shot_file.FIXED, "read": read}
+out["tables"] = {"defaults": koshi("operators.carried_shot").DEFAULTS, "fixed": shot_file.FIXED, "read": read}
 result(out)

@@ -14,13 +14,13 @@ sys.path.insert(0, os.path.dirname(__file__))
 from inside import arguments, empty_scene, koshi, result
 
 apply_shot = koshi("operators.import_shot").apply_shot
-sample, compat = koshi("operators.sample"), koshi("operators.compat")
+scene_values, compat = koshi("operators.scene_values"), koshi("operators.compat")
 short = koshi("operators.prompt_text").short
 
 
 def sampled(scene: Any) -> dict[str, Any]:
     """Every value of the scene, frame by frame, with all its digits."""
-    samples = sample.Samples(scene.frame_start, scene.frame_end, 1)
+    samples = scene_values.Samples(scene.frame_start, scene.frame_end, 1)
     for _ in samples.take(scene.name, float("inf")):
         pass
     return {name: short(column) for name, column in samples.table.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a .blend to render: `-- OUT.blend '{"width": 128, ...}'`; what is not given stays small and valid."""
+"""Make .blends to render: `-- OUT.blend '{"width": 128, ...}' ...`; what is not given stays small and valid."""
 
 from __future__ import annotations
 
@@ -45,5 +45,6 @@ def main(path: str, given: dict) -> None:
     bpy.ops.wm.save_as_mainfile(filepath=path)
 
 
-out, settings = sys.argv[sys.argv.index("--") + 1 :]
-main(out, json.loads(settings))
+arguments = sys.argv[sys.argv.index("--") + 1 :]
+for out, settings in zip(arguments[::2], arguments[1::2], strict=True):
+    main(out, json.loads(settings))

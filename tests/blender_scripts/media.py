@@ -92,6 +92,21 @@ settings.depth_files, settings.depth_nearest = "//picture.png", 0.5
 take("by_depth", scene)
 out["motion_by_depth"] = motion_alone(scene)
 
+# The scene's own depth: for the film's mask, and for the curves in 3D.
+settings.depth_source = "scene"
+refused("no_camera_for_depth", scene)
+scene.camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+scene.collection.objects.link(scene.camera)
+scene.frame_end = 2
+out["depth_wanted"] = [guides.wanted(settings)]
+take("by_own_depth", scene)
+settings.hybrid_composite, settings.video_source = "none", 'NONE'
+out["depth_wanted"].append(guides.wanted(settings))
+settings.motion_source, settings.depth_farthest = '3D', 9.0
+out["depth_wanted"].append(guides.wanted(settings))
+take("own_depth", scene)
+out["motion_over_depth"] = motion_alone(scene)
+
 # Numbered pictures keep the frame's own number; motion that follows them, alone and painted.
 scene, settings = stage()
 settings.video_source, settings.video, settings.motion_source = 'FILE', "//clip_####.png", 'FLOW'
@@ -160,6 +175,36 @@ take("guided", scene)
 take("guided_part", scene, 4, 5)
 scene.frame_step = 3
 take("guided_stepped", scene)
+scene.frame_step = 1
+
+
+def guided_now() -> list[list[object]]:
+    told = sample.shot_from_scene(scene).shot
+    return [[one["frame"], os.path.basename(one["image"])] for one in told.get("guided_images", [])]
+
+
+# On the timeline they are markers as prompts are: moved from both ends, duplicated, deleted, hidden and put back.
+first = settings.guided_images[0]
+marks = {marker.name: marker for marker in scene.timeline_markers}
+out["pictures_marked"] = [sorted(marks), [one.frame for one in settings.guided_images]]
+marks["«other»"].frame = 4
+out["picture_moved"] = [first.frame, guided_now()]
+first.frame = 5
+again = scene.timeline_markers.new("«other»", frame=8)
+out["picture_again"] = [marks["«other»"].frame, guided_now()]
+for marker in (marks["«other»"], again):
+    scene.timeline_markers.remove(marker)
+out["picture_off"] = [guided_now()]
+settings.guided_index, scene.frame_current = 0, 7
+bpy.ops.koshi.guided_place()
+scene.koshi.prompt_markers = False
+out["picture_off"] += [guided_now(), len(scene.timeline_markers)]
+scene.koshi.prompt_markers = True
+settings.color_reference = "prompt"
+for marker in [one for one in scene.timeline_markers if one.name.startswith("«")]:
+    scene.timeline_markers.remove(marker)
+told = sample.shot_from_scene(scene).shot
+out["pictures_none"] = [name for name in ("guided_images", "guided_as") if name in told] + list(told["schedules"])[8:]
 
 # The scene that was edited where the file browser was called for, not the one that the browser knows.
 other = bpy.data.scenes.new("Other")

@@ -21,7 +21,10 @@ import bpy
 sys.path.insert(0, os.path.dirname(__file__))
 from inside import PACKAGE, koshi, result
 
-ALLOWED = {"host:port", "as pip is configured"}  # neither words nor sentences
+# Neither words nor sentences, or what follows in brackets.
+ALLOWED = {
+    "host:port", "as pip is configured", "for the NVIDIA card, some 3 GB", "for the processor, some 200 MB",
+}  # fmt: skip
 EXAMPLE = re.compile(r"^\[?\w+[./].*(####|\.png)|^\[\w+\.png\] & ")  # of a file's name, in an empty field
 # Blender's texts are in American English, and its own check of spelling is, too.
 BRITISH = re.compile(
@@ -31,7 +34,7 @@ BRITISH = re.compile(
 )
 NOT_BRITISH = {
     "exercise", "precise", "otherwise", "noise", "raised", "likewise", "clockwise", "concise", "raise", "praise",
-    "denoise", "denoised", "denoising", "promise", "cancelled",
+    "denoise", "denoised", "denoising", "promise", "cancelled", "cancelling",
 }  # fmt: skip
 SMALL = {"a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "of", "on", "or", "the", "to",
          "with"}  # fmt: skip

@@ -99,9 +99,11 @@ if extent == "all":
     seen["removed"] = press(bpy.ops.koshi.remove_model, model=name)
     seen["gone"] = [models.installed(known[name]), list((room / "modèles").rglob("*.safetensors"))]
 
-    # Cancelled: at once, and what is here stays.
-    hub(rate=4e6)
+    # Cancelled: at once, also while the hub is silent, and what is here stays.
+    hub(rate=4e6, silent_after=8 << 20, times=99)
     begin_and_wait(0.3)
+    while "waiting" not in start.look().detail:
+        time.sleep(0.05)
     asked = time.monotonic()
     bpy.ops.koshi.cancel_setup()
     while start.look().phase == "running":
@@ -110,6 +112,7 @@ if extent == "all":
     wait_for_lock()
     models.forget()
     seen["cancelled"]["kept"] = models.partial(known[name])
+    hub(silent_after=None)
 
     # Killed, the download goes with its program; then the button again.
     status = begin_and_wait(0.5)

@@ -35,4 +35,9 @@ except RuntimeError as error:  # how self.report({'ERROR'}) reaches Python
     out["error"] = str(error)
 out["panel"] = state.status.error
 out["poll_cancel"] = bpy.ops.koshi.cancel.poll()
+state.status.note("of this file")
+bpy.ops.wm.read_homefile(use_factory_startup=True)  # what was told is of the file that was open
+now = state.status
+out["elsewhere"] = {"phase": now.phase, "error": now.error, "notes": now.notes, "frames": now.frames}
+out["elsewhere"]["server"] = now.server == out["server"]
 result(out)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Presets: Koshi's own in a scene of their own each, and one that is added, chosen and removed."""
+"""Presets: Koshi's own in a scene of their own each; one that is added, chosen and removed; and one of LoRAs.
+
+Argument: a folder with film.mp4, picture.png and two LoRAs, which only have to be there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import bpy
 
 sys.path.insert(0, os.path.dirname(__file__))
-from inside import empty_scene, koshi, result
+from inside import arguments, empty_scene, koshi, result
 
 presets = koshi("operators.presets")
 compat, sample = koshi("operators.compat"), koshi("operators.sample")
@@ -34,13 +37,52 @@ def held(kind: str) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in presets.HOLDS[kind]}
 
 
+def scene_for(kind: str) -> bpy.types.Scene:
+    """An empty scene in which a kind's settings have something to act on."""
+    scene, folder = empty_scene(), Path(arguments()[0])
+    settings = scene.koshi
+    if kind == "video":
+        settings.video_source, settings.video = 'FILE', str(folder / "film.mp4")
+    if kind == "guided":
+        settings.guided_images.add().image = str(folder / "picture.png")
+    if kind == "mask":
+        settings.mask_source, settings.mask_file = 'FILE', str(folder / "picture.png")
+    return scene
+
+
+def of_loras() -> dict[str, Any]:
+    """A preset of LoRAs, written in one .blend and chosen in another one, which has a LoRA with keyframes."""
+    folder = Path(arguments()[0])
+    scene = empty_scene()
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "one.blend"))
+    scene = bpy.context.scene
+    for name, weight in (("//a.safetensors", 0.8), (str(folder / "b'é.safetensors"), -0.25)):
+        lora = scene.koshi.loras.add()
+        lora.file, lora.weight, lora.use = name, weight, weight > 0
+    bpy.ops.koshi.loras_preset_add(name="My Look")
+    file = files("loras")["My_Look"]
+    (folder / "elsewhere").mkdir()
+    scene = empty_scene()
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "elsewhere" / "two.blend"))
+    scene = bpy.context.scene
+    lora = scene.koshi.loras.add()
+    lora.keyframe_insert("weight", frame=1)
+    choose("loras", file)
+    worn = [[lora.file, round(lora.weight, 4), lora.use] for lora in scene.koshi.loras]
+    bpy.ops.koshi.loras_preset_add(name="My_Look", remove_name=True)
+    curves = [curve.data_path for curve in compat.fcurves(scene) or ()]
+    return {"worn": worn, "curves": curves, "left": sorted(files("loras"))}
+
+
 def main() -> None:
     found: dict[str, Any] = {"own": {}, "shots": {}, "holds": presets.HOLDS}
     for kind in presets.HOLDS:
         empty_scene()
+        if kind == "loras":
+            continue
         plain = held(kind)
         for name, file in sorted(files(kind).items()):
-            empty_scene()
+            scene_for(kind)
             choose(kind, file)
             now = held(kind)
             found["own"][f"{kind}/{name}"] = {key: now[key] for key in now if now[key] != plain[key]}
@@ -64,6 +106,7 @@ def main() -> None:
     found["removed"] = sorted(name for name in files("motion") if name.startswith("Mine"))
     bpy.ops.koshi.motion_preset_add(name="Tunnel", remove_name=True)
     found["ours stay"] = "Tunnel" in files("motion")
+    found["loras"] = of_loras()
     result(found)
 
 

@@ -174,6 +174,30 @@ snow.driver_add("weight").driver.expression = "frame / 48"
 shot = sample.shot_from_scene(scene).shot
 out["driven"] = next(p["weight"] for p in shot["prompts"] if p["text"] == "snow")
 
+# A prompt begins where its marker stands: its frame takes no keyframes and no driver, and one that a script or another
+# file has brought all the same is refused.
+scene = stage((1, "a sea"), (21, "a hill"))
+hill, out["frame_keyed"] = scene.koshi.prompts[1], []
+for attempt in (lambda: hill.keyframe_insert("frame", frame=5), lambda: hill.driver_add("frame")):
+    try:
+        attempt()
+        out["frame_keyed"].append("done")
+    except TypeError as error:
+        out["frame_keyed"].append(str(error))
+hill.keyframe_insert("weight", frame=5)
+(curve,) = compat.fcurves(scene)
+curve.data_path = "koshi.prompts[1].frame"
+scene.frame_set(5)
+out["frame_curve"] = {"frame": hill.frame, "marks": marks(scene), "told": refused(scene)}
+
+# A scene that is linked from another file: what would be written into it is gone when this one is opened again.
+with bpy.data.libraries.load(path, link=True) as (there, wanted):
+    wanted.scenes = there.scenes[:1]
+with bpy.context.temp_override(scene=wanted.scenes[0]):
+    names = ("prompt_add", "prompt_remove", "prompt_place", "prompt_duplicate", "prompt_jump")
+    out["linked"] = [getattr(bpy.ops.koshi, name).poll() for name in names]
+bpy.data.scenes.remove(wanted.scenes[0])
+
 # Time and curves: nothing at the defaults, and what is set.
 scene = stage((1, "a sea"))
 settings = scene.koshi
@@ -214,6 +238,7 @@ out["animatable"] = [name for name, one in curves.items() if not one.is_animatab
 out["choices"] = {
     name: [item.identifier for item in rna[name].enum_items] for name in fields.FIELDS if rna[name].type == 'ENUM'
 }
+out["choices"]["depth_source"].remove("scene")  # in Blender alone: to the backend these are files
 out["told_choices"] = {name: list(map(str, words)) for name, words in fields.CHOICES.items()}
 out["eases"] = [item.identifier for item in scene.koshi.prompts[0].bl_rna.properties["ease"].enum_items]
 

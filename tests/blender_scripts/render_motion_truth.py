@@ -110,6 +110,8 @@ def shown(name: str, scale: float, dark: tuple, light: tuple) -> bpy.types.Objec
 def textured(owner: bpy.types.ID, scale: float, dark: tuple, light: tuple) -> None:
     """Let a material or a world shine in a smooth noise between two colours, fixed to the thing or to the sky."""
     sky = isinstance(owner, bpy.types.World)
+    if sky:  # nothing here is lit by it, and the map of where it is bright takes Cycles nine tenths of a render
+        owner.cycles.sampling_method = 'NONE'
     if bpy.app.version < (5, 0, 0):
         owner.use_nodes = True  # always so from 5.0 on
     nodes, links = owner.node_tree.nodes, owner.node_tree.links

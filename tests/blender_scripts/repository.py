@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Install Koshi from a repository of files, change its preferences, and update it from the same one on the web.
+"""Install Koshi from a repository of files, change its preferences, update it from the same one on the web, and
+uninstall it.
 
 Arguments: the address of an old repository (file://), and that of a newer one (http://), which only then exists.
 """
@@ -47,6 +48,14 @@ def main() -> None:
     chosen = preferences.addons[PACKAGE].preferences
     seen["kept"] = {name: getattr(chosen, name) for name in KEPT} == KEPT
     seen["zoom"] = bpy.context.scene.koshi.zoom
+
+    takes, note = importlib.import_module(f"{PACKAGE}.operators.sequencer").takes_folder()
+    seen["note"] = str(takes) in note
+    takes.mkdir(parents=True)
+    (takes / "0001.png").touch()  # a frame of a file that was never saved
+    bpy.ops.extensions.package_uninstall(**where, pkg_id="koshi")
+    seen["gone"] = PACKAGE not in preferences.addons and not Path(repository.directory, "koshi").exists()
+    seen["takes"] = [str(takes), (takes / "0001.png").is_file()]
     result(seen)
 
 

@@ -214,10 +214,38 @@ footage = sequencer.Footage("f" * 64, Path(bpy.path.abspath(slow.directory)), 11
 out["beyond"] = []
 for left, right in ((27, 35), (40, 45)):
     compat.set_strip_range(take, left, right)
-    laid = koshi("operators.between_strip").lay(scene, take.name, footage, 4, slow=True)
+    laid = koshi("operators.between_strip").lay(scene, take.name, footage, slow=True)
     files = [footage.folder / one.filename for one in laid.elements]
     out["beyond"].append([laid.elements[0].filename, compat.strip_range(laid)[0], all(map(Path.is_file, files))])
     strips.remove(laid)
+# More pictures than one strip takes without Blender standing still: several in a meta strip, to be used as one.
+compat.set_strip_range(take, 32, 35)
+sequencer.LONGEST, out["many"] = 5, []
+for slow in (False, True):
+    laid = koshi("operators.between_strip").lay(scene, take.name, footage, slow=slow)
+    meta = laid if slow else laid.input_1
+    inner = sorted(compat.strips(meta), key=lambda one: compat.strip_range(one)) if meta.type == 'META' else []
+    out["many"].append([
+        meta.type, compat.strip_range(laid), compat.strip_range(meta), [len(one.elements) for one in inner],
+        meta.get("koshi_between") == footage.digest,
+    ])  # fmt: skip
+    if not slow:
+        meta.blend_type = laid.blend_type = 'REPLACE'
+        out["many_off"] = [int(np.abs(shown(scene, 32 + k) - pixels[12 + k]).max()) for k in range(3)]
+        compat.set_strip_range(meta, 31, 40)  # beyond the frames that the take has left of it
+        laid.speed_factor = 2.0
+        last = read(footage.folder / inner[-1].elements[0].filename)
+        out["many_last"] = int(np.abs(shown(scene, 39) - last).max())
+    for one in (laid, meta) if not slow else (laid,):
+        strips.remove(one)
+sequencer.LONGEST = 1000
+# Every third frame only: four pictures take as long as three frames.
+laid = koshi("operators.between_strip").lay(
+    scene, take.name, sequencer.Footage("e" * 64, footage.folder, 11, 13, 3, 4), slow=False
+)
+out["stepped_speed"] = [round(laid.speed_factor, 4), compat.strip_range(laid)]
+for one in (laid, laid.input_1):
+    strips.remove(one)
 out["takes"] = [[one.shown, one.places] for one in sequencer.takes(scene)]
 
 # From 5.0 on a sequencer may show another scene than the window: its button is about that one.

@@ -35,6 +35,15 @@ def make(path: str) -> None:
         file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
+def run(work: Any) -> Any:
+    """What a generator returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
 (folder,) = arguments()
 out: dict[str, Any] = {"sound": bpy.app.build_options.audaspace}
 scene = empty_scene(64, 64, 120)
@@ -88,6 +97,36 @@ if out["sound"]:
         strip.retiming_keys.add(timeline_frame=31)
         strip.retiming_keys[len(strip.retiming_keys) - 1].timeline_frame = 31 + 48
         out["speed"] = [[*compat.strip_range(strip)], listen(band='LOW', keys=False, beats=True), beats()]
+    # A long sound is heard in portions, as if it were heard in one; between two of them all is as it was.
+    strip_alone = koshi("operators.strip_alone")
+    compat.set_strip_range(strip, 31, 31 + 96)
+
+    def heard() -> tuple[np.ndarray, list[float]]:
+        work, yielded = strip_alone.sound(scene.name, strip.name), []
+        while True:
+            try:
+                yielded.append(next(work))
+            except StopIteration as end:
+                return end.value[0], yielded
+            assert [strip.mute, other.mute, scene.frame_start, scene.frame_end] == [False, False, 1, 120]
+
+    whole, _ = heard()
+    strip_alone.PORTION = 1.5
+    parts, yielded = heard()
+    bands = koshi("operators.sound_bands")
+    off = []
+    for band in bands.BANDS.values():
+        one, other_one = (run(bands.levels(sound, 48000, 24.0, 96, band)) for sound in (whole, parts))
+        off.append(float(np.abs(one - other_one).max()))
+    out["portions"] = [len(whole), len(parts), off, yielded]
+    work = strip_alone.sound(scene.name, strip.name)
+    next(work)
+    strip.name = "renamed"  # or deleted, meanwhile
+    try:
+        next(work)
+    except koshi("bridge_server.protocol").BridgeError as error:
+        out["gone"] = error.message
+    strip_alone.PORTION = 4.0
     # What does not work says so.
     settings.driver_add("noise")
     out["refused"] = []

@@ -160,6 +160,31 @@ out["menu"] = [
     len(set(menu.values())), max(menu.values()) < 2**31,
     menu == {name: number for name, *_, number in koshi("operators.take_operators")._other_takes(None, bpy.context)},
 ]  # fmt: skip
+# The menu is asked for at each redraw: the takes' files are read once, and again where something has changed.
+take_operators, reads = koshi("operators.take_operators"), []
+shot_of = take_operators.start.shot_of
+take_operators.start.shot_of = lambda take: reads.append(take.folder.name) or shot_of(take)
+there = list(take_operators._other_takes(None, bpy.context))  # it is one list, filled anew
+changes = [len(reads)]
+os.utime(other / next(other.iterdir()).name)  # what changes in a picture does not matter
+(other / "9999.png").touch()
+counted = list(take_operators._other_takes(None, bpy.context))
+changes.append(len(reads))
+(other / "9999.png").unlink()
+take_operators._other_takes(None, bpy.context)
+seed_file = koshi("operators.reader").shot_file(other)
+seed_file.write_text(seed_file.read_text().replace(f'"seed": {int(seed) + 50}', '"seed": 7'))
+reseeded = list(take_operators._other_takes(None, bpy.context))
+changes.append(len(reads))
+seed_file.write_text(seed_file.read_text().replace('"seed": 7', f'"seed": {int(seed) + 50}'))
+take_operators.start.shot_of = shot_of
+
+
+def line_of(items: list[Any]) -> str:
+    return next(line.partition(": ")[2] for name, line, *_ in items if Path(name) == other)
+
+
+out["menu_read"] = [changes, [line_of(items) for items in (there, counted, reseeded)]]
 out["replaced_files"] = [one.filename for one in strip.elements]
 out["replaced_about"] = about(strip)
 out["effect_input"] = effect.input_1.name

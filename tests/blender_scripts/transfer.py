@@ -115,6 +115,14 @@ def own(shot: Path, broken: Path, folder: Path) -> dict[str, Any]:
     found["exported"] = json.loads((folder / "again.koshi.json").read_text(encoding="utf-8"))
     found["sampled"] = sample.shot_from_scene(scene).shot
     found["broken"] = refused(lambda: bpy.ops.koshi.import_shot(filepath=str(broken)))
+    # A render that begins while the file is chosen or read: nothing is imported.
+    state, read = koshi("operators.state"), transfer._own_shot
+    transfer._own_shot = lambda path: setattr(state.status, "phase", "rendering") or read(path)
+    scene.koshi.seed = 77
+    found["meanwhile"] = [refused(lambda: bpy.ops.koshi.import_shot(filepath=str(shot))), scene.koshi.seed]
+    transfer._own_shot = read
+    found["poll"] = bpy.ops.koshi.import_shot.poll()
+    state.status.phase = "idle"
     found["missing"] = refused(lambda: bpy.ops.koshi.import_shot(filepath=str(folder / "none.json")))
     return found
 

@@ -39,6 +39,7 @@ class Window:
             **rig.environment,
             "BLENDER_USER_RESOURCES": str(folder / "profile"),
             "LIBGL_ALWAYS_SOFTWARE": "1",
+            "KOSHI_DATA": str(folder / "data"),  # where no backend has been set up
             "KOSHI_WINDOW_SCREEN": str(folder / "Xvfb_screen0"),
         }
         self.blender: subprocess.Popen[bytes] | None = None

@@ -16,13 +16,14 @@ from typing import Any
 import bpy
 
 FOLDER = Path(os.environ["KOSHI_WINDOW"])
+PACKAGE = "bl_ext.user_default.koshi"
 Steps = Generator[float, None, Any]
 _asked = itertools.count()
 
 
 def koshi(module: str) -> Any:
     """One of the extension's modules, as Blender knows it now."""
-    return importlib.import_module(f"bl_ext.user_default.koshi.{module}")
+    return importlib.import_module(f"{PACKAGE}.{module}")
 
 
 def status() -> Any:
@@ -80,20 +81,21 @@ def click(x: int, y: int) -> Steps:
         yield 0.02
 
 
-def find_button(editor: bpy.types.Area, operator: str) -> Steps:
-    """Where the button of an operator is in an editor's sidebar: goes down it with the mouse and asks Blender."""
-    bar = region(editor, 'UI')
-    x = bar.x + bar.width // 2 - 10
-    for y in range(bar.y + bar.height - 6, bar.y, -7):
-        move(x, y)
-        yield 0.04
-        with within(editor, 'UI'):
-            if not bpy.ops.ui.copy_python_command_button.poll():
-                continue
-            bpy.ops.ui.copy_python_command_button()
-        if bpy.context.window_manager.clipboard.startswith(f"bpy.ops.{operator}("):
-            return x, y
-    raise AssertionError(f"no button of {operator} in the sidebar")
+def find_button(editor: bpy.types.Area, operator: str, kind: str = 'UI') -> Steps:
+    """Where the button of an operator is in an editor's sidebar, or another part of it: goes down it with the mouse,
+    in the middle and then near the right, and asks Blender."""
+    bar = region(editor, kind)
+    for x in (bar.x + bar.width // 2 - 10, bar.x + bar.width * 19 // 20):
+        for y in range(bar.y + bar.height - 6, bar.y, -7):
+            move(x, y)
+            yield 0.04
+            with within(editor, kind):
+                if not bpy.ops.ui.copy_python_command_button.poll():
+                    continue
+                bpy.ops.ui.copy_python_command_button()
+            if bpy.context.window_manager.clipboard.startswith(f"bpy.ops.{operator}("):
+                return x, y
+    raise AssertionError(f"no button of {operator} in {kind}")
 
 
 def shot(name: str) -> None:
@@ -200,6 +202,25 @@ def _choose_tab(view: bpy.types.Area) -> bool:
         return False
     view.tag_redraw()
     return True
+
+
+def show_preferences(place: bpy.types.Area, folder: str) -> Steps:
+    """Show Koshi's preferences in an editor of preferences, with online access on; returns them.
+
+    folder: where the backend is to be set up.
+    """
+    preferences = bpy.context.preferences
+    preferences.system.use_online_access = True
+    for repository in preferences.extensions.repos:
+        repository.enabled = repository.module == "user_default"  # Blender's own would be asked over the network
+    preferences.active_section = 'ADDONS'
+    bpy.context.window_manager.addon_search = "Koshi"
+    chosen = preferences.addons[PACKAGE].preferences
+    chosen.backend_folder = folder
+    bpy.ops.preferences.addon_expand(module=PACKAGE)
+    place.tag_redraw()
+    yield 1.5
+    return chosen
 
 
 def render() -> None:

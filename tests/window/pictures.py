@@ -8,13 +8,11 @@ from typing import Any
 import bpy
 import hands
 
-PACKAGE = "bl_ext.user_default.koshi"
 
-
-def steps(frames: int = 48) -> hands.Steps:
-    """Takes the pictures; reports what the panel said on the way."""
+def steps(backend: str, frames: int = 48) -> hands.Steps:
+    """Takes the pictures; reports what the panel said on the way. backend: an empty folder to set it up in."""
     seen: dict[str, Any] = {}
-    yield from set_up()
+    seen["set-up"] = yield from set_up(backend)
     yield from new_project(frames)
     scene = hands.window().scene
     yield from keyframes(scene)
@@ -38,8 +36,11 @@ def steps(frames: int = 48) -> hands.Steps:
     return seen
 
 
-def set_up() -> hands.Steps:
-    """Get Extensions with its menu open, and Koshi's preferences before the backend is there."""
+def set_up(backend: str) -> hands.Steps:
+    """Get Extensions with its menu open, Koshi's preferences before the backend is there, and while it is set up.
+
+    Its button is pressed, and Cancel once PyTorch is being installed. Returns what went wrong with that, or None.
+    """
     bpy.ops.wm.read_homefile(use_factory_startup=True)
     yield 0.3
     place = hands.area('VIEW_3D')
@@ -57,12 +58,26 @@ def set_up() -> hands.Steps:
     hands.shot("guide_1_install")
     hands.key('ESC', (inside.x + 300, inside.y + 40))
     yield 0.3
-    preferences.active_section = 'ADDONS'
-    bpy.context.window_manager.addon_search = "Koshi"
-    preferences.addons[PACKAGE].preferences.backend_folder = "/data/koshi"
-    bpy.ops.preferences.addon_expand(module=PACKAGE)
-    yield 1.5
+    chosen = yield from hands.show_preferences(place, backend)
     hands.shot("guide_2_set_up")
+    button = yield from hands.find_button(place, "koshi.setup_backend", 'WINDOW')
+    yield from hands.click(*button)
+    watch = hands.koshi("operators.setup_watch")
+    yield from hands.until(lambda: _installs(watch.status()), 300)
+    if watch.running():
+        yield 1.5
+        hands.shot("guide_2_under_way")
+        yield from hands.click(*(yield from hands.find_button(place, "koshi.cancel_setup", 'WINDOW')))
+        yield from hands.until(lambda: not watch.running(), 60)
+    error = watch.status().error
+    yield from hands.until(lambda: not hands.koshi("bridge_server.setup.start")._alive(), 60)
+    chosen.backend_folder = ""
+    return error
+
+
+def _installs(now: Any) -> bool:
+    """Whether a set-up has come so far that there is something to see, or has ended."""
+    return now is not None and (now.phase != "running" or (now.text == "Installing PyTorch" and now.fraction > 0.08))
 
 
 def new_project(frames: int) -> hands.Steps:
@@ -127,6 +142,8 @@ def german() -> hands.Steps:
         return
     view.language = 'de_DE'
     view.use_translate_interface = True
+    hands.render()  # once more, all of it from the store: so that what is said of it is German, too
+    yield from hands.wait_for_the_end(300)
     with hands.within(hands.area('VIEW_3D')):
         bpy.ops.screen.screen_full_area()
     yield 1.5

@@ -38,6 +38,9 @@ def steps() -> hands.Steps:
         "zoom": [round(curve.evaluate(frame), 4) for frame in range(1, 73)],
         "beats": sorted(marker.frame for marker in scene.timeline_markers if marker.name.startswith("Beat")),
     }
+    out["listening"] = yield from listen(editor)
+    scene = hands.window().scene
+    strips = compat.strips(scene.sequence_editor)
     still = strips.new_image(name="still", filepath=str(picture), channel=3, frame_start=1)
     compat.set_strip_range(still, 1, 25)
     still.transform.scale_x = 0.5
@@ -73,6 +76,62 @@ def steps() -> hands.Steps:
     hands.key('ESC', hands.middle(editor))
     yield 0.2
     return out
+
+
+def listen(editor: bpy.types.Area) -> hands.Steps:
+    """Through the dialogue, in eleven portions: stopped by Esc on the way, and to its end."""
+    heard = hands.koshi("operators.strip_alone")
+    heard.PORTION = 0.3
+    seen: dict[str, Any] = {}
+    for key in ("stopped", "done"):
+        scene = hands.window().scene
+        scene.animation_data_clear()
+        scene.timeline_markers.clear()
+        scene.koshi.zoom = 1.0
+        with hands.within(hands.area('VIEW_3D')):
+            bpy.ops.ed.undo_push(message="the stage")
+        lines: list[str] = []
+        mixed = heard._mixed
+
+        def counted(*given: Any, lines: list[str] = lines, mixed: Any = mixed) -> Any:
+            lines.append(f"{given[-1]:.0%}")
+            return mixed(*given)
+
+        heard._mixed = counted
+        hands.move(*hands.middle(editor))
+        yield 0.2
+        with hands.within(editor):
+            bpy.ops.koshi.sound_to_curve('INVOKE_DEFAULT', curve='zoom', release=0.0)
+        yield 0.4
+        hands.shot("sound-dialogue")
+        hands.key('RET', hands.middle(editor))
+        if key == "stopped":
+            yield from hands.until(lambda lines=lines: len(lines) >= 3, 60, 0.0)
+            hands.shot("sound-listening")
+            done = len(lines)
+            hands.key('ESC', hands.middle(editor))
+            yield 0.1
+            seen["further"] = len(lines) - done
+            yield 0.5
+            seen["portions"] = len(lines) < 11
+        else:
+            yield from hands.until(lambda: hands.window().scene.animation_data is not None, 60)
+            seen["portions"] = len(lines)
+        heard._mixed = mixed
+        scene = hands.window().scene
+        curves = hands.koshi("operators.compat").fcurves(scene) if scene.animation_data else []
+        sound = scene.sequence_editor.active_strip
+        seen[key] = [len(curves or ()), sound.mute, scene.frame_start, scene.frame_end, len(scene.timeline_markers)]
+        seen[f"{key}_portions"] = seen.pop("portions")
+    with hands.within(hands.area('VIEW_3D')):
+        bpy.ops.ed.undo()
+    yield 0.3
+    seen["undone"] = hands.window().scene.animation_data is None
+    with hands.within(hands.area('VIEW_3D')):
+        bpy.ops.ed.redo()
+    yield 0.3
+    heard.PORTION = 4.0
+    return seen
 
 
 def make_sound(path: Path) -> None:

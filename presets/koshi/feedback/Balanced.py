@@ -19,3 +19,4 @@ koshi.noise_type = 'gaussian'
 koshi.noise_mode = 'incremental'
 koshi.noise_delta = 0.05
 koshi.noise_scale = 1.0
+koshi.carry = 'pixels'
