@@ -58,6 +58,8 @@ def add(shot: dict[str, Any], scene: bpy.types.Scene, samples: Samples, ahead: i
         if not mixed and shot.get("motion", {}).get("source") not in shot_fields.FOLLOWERS.values():
             for name in [name for name in shot.get("guides", {}) if name.startswith("video")]:
                 del shot["guides"][name]
+        if shot.get("motion", {}).get("source") not in ("camera", "3d"):
+            shot.get("guides", {}).pop("depth", None)  # it would be for a mask that is not looked at
 
 
 def _mixes_without_model(shot: dict[str, Any]) -> bool:

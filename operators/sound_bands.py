@@ -19,7 +19,7 @@ HOP = 0.01  # seconds from one look for beats to the next
 REACH = 0.03  # seconds around a beat in which it is the strongest
 AROUND = 0.4  # seconds to each side whose median is what a beat rises from
 BLOCK = 256  # looks at once: memory stays under 20 MB
-ENOUGH = 2**24  # numbers that a median is taken of
+ENOUGH = 2**20  # numbers that a median is taken of
 
 Course = Generator[float, None, np.ndarray]
 

@@ -12,7 +12,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MORE_SCHEDULES, SCHEDULES
-from . import bake, carried_shot, compat, scene_values, shot_fields, sound_bands, strip_alone, values
+from . import bake, carried_shot, compat, scene_values, shot_fields, sound_bands, state, strip_alone, values
 from .stepped import SteppedOperator, Steps, portions
 from .take_operators import active_strip
 
@@ -131,7 +131,7 @@ class KOSHI_OT_sound_to_curve(SteppedOperator, bpy.types.Operator):
         if not bpy.app.build_options.audaspace:
             cls.poll_message_set("This Blender was built without sound")
             return False
-        return compat.may_change(cls, context)
+        return compat.may_change(cls, context) and state.idle(cls)  # a render's frames come among muted strips
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_props_dialog(self, width=340)

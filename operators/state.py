@@ -101,8 +101,8 @@ def idle(operator: type) -> bool:
 
 def begin(new_job: Job, scene: str, message: str, notes: list[str] | None = None) -> None:
     """Make `new_job` the current one and forget the figures of the last."""
-    global job, status
-    job = new_job
+    global job, parting, status
+    job, parting = new_job, ""
     status = Status(
         phase="starting", scene=scene, message=message, notes=list(notes or ()), server=status.server
     )

@@ -168,7 +168,7 @@ def _nothing_else_heard(scene: bpy.types.Scene, strip: Any, left: int, right: in
         for name, was in speakers.items():
             bpy.data.speakers[name].muted = was
         for one in compat.all_strips(editor):
-            if one.mute != muted[one.name]:
+            if one.mute != muted.get(one.name, one.mute):
                 one.mute = muted[one.name]
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -278,7 +279,9 @@ class KOSHI_OT_strip_as_video(bpy.types.Operator):
         if self._film is None:
             base, _ = sequencer.takes_folder()
             name = bpy.path.clean_name(strip.name) or "strip"
-            folder = base / f"{sequencer.take_stem(scene)}_video_{name}"
+            # Unsaved files share a folder, and each keeps the path of its own film.
+            own = "" if bpy.data.filepath else f"_{uuid.uuid4().hex[:8]}"
+            folder = base / f"{sequencer.take_stem(scene)}_video_{name}{own}"
             yield from pictures_of(scene, strip, folder)
             self._film, self._rendered = Film(str(folder / "####.png")), True
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import bpy
 
@@ -11,10 +11,17 @@ from ..operators import compat, keyed_lists, markers, shot_fields
 from .presets import HasPresets
 
 
+def _crowded(settings: Any, one: Any) -> bool:
+    """Whether another picture begins where this one does."""
+    begins = set(markers.frames_of(one))
+    return any(begins & set(markers.frames_of(other)) for other in settings.guided_images if other != one)
+
+
 class KOSHI_UL_guided(bpy.types.UIList):
     """Guided pictures in the order of their frames"""
 
     bl_idname = "KOSHI_UL_guided"
+    begins: ClassVar[list[list[int]]] = []  # each picture's frames
 
     def draw_item(
         self,
@@ -37,28 +44,24 @@ class KOSHI_UL_guided(bpy.types.UIList):
         else:
             frame.prop(item, "frame", text="", emboss=False)
         row.label(text=bpy.path.basename(item.image) or "No picture", icon='IMAGE_DATA')
-        begins = markers.frames_of(item)
+        begins = self.begins[index] if index < len(self.begins) else []
         if len(begins) > 1:
             again = row.row()
             again.ui_units_x = 1.5
             again.label(text=f"x {len(begins)}", translate=False)
-        if _crowded(data, item):
+        if any(set(begins) & set(other) for k, other in enumerate(self.begins) if k != index):
             row.label(text="", icon='ERROR')
 
     def filter_items(self, context: bpy.types.Context, data: Any, property: str) -> tuple[list[int], list[int]]:
         items = getattr(data, property)
+        # Blender asks for this before it draws the rows: each look goes through all of the scene's markers.
+        KOSHI_UL_guided.begins = [markers.frames_of(one) for one in items]
         # What was taken off the timeline stands last.
         order = sorted(range(len(items)), key=lambda i: (markers.is_off(items[i]), items[i].frame))
         places = [0] * len(items)
         for place, index in enumerate(order):
             places[index] = place
         return [], places
-
-
-def _crowded(settings: Any, one: Any) -> bool:
-    """Whether another picture begins where this one does."""
-    begins = set(markers.frames_of(one))
-    return any(begins & set(markers.frames_of(other)) for other in settings.guided_images if other != one)
 
 
 class Guided(HasPresets):

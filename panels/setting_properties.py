@@ -71,12 +71,12 @@ TIME_ROUNDINGS = (
     ("bfl", "Black Forest Labs", "As Black Forest Labs' own code rounds it, to reproduce its pictures"),
     ("diffusers", "Diffusers", "As diffusers rounds it, to reproduce its pictures"),
 )
-DEPTH_SOURCES = (
-    ("plane", "Plane", "Everything is equally far: no parallax"),
-    ("scene", "Scene", "The scene's own depth, as its camera sees it, which Blender renders"),
-    ("files", "Files", "Pictures of the depth, one for all frames or one for each"),
-    ("model", "Depth Model", "Estimated from each picture by a model that you have downloaded"),
-    ("groups", "Latent (Experiment)", "Guessed from the model's latent; not really a depth"),
+DEPTH_SOURCES = (  # the last numbers are what a .blend keeps
+    ("plane", "Plane", "Everything is equally far: no parallax", 'NONE', 0),
+    ("scene", "Scene", "The scene's own depth, as its camera sees it, which Blender renders", 'NONE', 4),
+    ("files", "Files", "Pictures of the depth, one for all frames or one for each", 'NONE', 1),
+    ("model", "Depth Model", "Estimated from each picture by a model that you have downloaded", 'NONE', 2),
+    ("groups", "Latent (Experiment)", "Guessed from the model's latent; not really a depth", 'NONE', 3),
 )
 NEARS = (("white", "White", "White is near"), ("black", "Black", "Black is near"))
 SPACINGS = (

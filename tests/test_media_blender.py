@@ -101,6 +101,9 @@ def test_a_film_is_mixed_in_by_keyframes(seen: Any) -> None:
     # The motion preview mixes it in as well, if its mask needs no depth.
     moving = load_shot(seen["motion_of_mixed"])
     assert moving.hybrid == shot.hybrid and moving.values["hybrid_alpha"] == shot.values["hybrid_alpha"]
+    assert "guides" not in seen["motion_by_own_depth"]  # nothing would be rendered for a mask that is not looked at
+    # A .blend keeps the numbers: they must never change.
+    assert seen["depth_numbers"] == {"plane": 0, "files": 1, "model": 2, "groups": 3, "scene": 4}
     assert "hybrid" not in seen["motion_by_depth"] and "video" not in seen["motion_by_depth"].get("guides", {})
 
 

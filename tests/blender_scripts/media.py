@@ -100,6 +100,9 @@ scene.collection.objects.link(scene.camera)
 scene.frame_end = 2
 out["depth_wanted"] = [guides.wanted(settings)]
 take("by_own_depth", scene)
+out["motion_by_own_depth"] = motion_alone(scene)
+kinds = type(settings).bl_rna.properties["depth_source"].enum_items
+out["depth_numbers"] = {kind.identifier: kind.value for kind in kinds}
 settings.hybrid_composite, settings.video_source = "none", 'NONE'
 out["depth_wanted"].append(guides.wanted(settings))
 settings.motion_source, settings.depth_farthest = '3D', 9.0

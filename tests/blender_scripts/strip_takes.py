@@ -168,9 +168,11 @@ there = list(take_operators._other_takes(None, bpy.context))  # it is one list, 
 changes = [len(reads)]
 os.utime(other / next(other.iterdir()).name)  # what changes in a picture does not matter
 (other / "9999.png").touch()
+os.utime(other, (1.0, 1.0))  # two changes may be closer than a file system's clock
 counted = list(take_operators._other_takes(None, bpy.context))
 changes.append(len(reads))
 (other / "9999.png").unlink()
+os.utime(other, (2.0, 2.0))
 take_operators._other_takes(None, bpy.context)
 seed_file = koshi("operators.reader").shot_file(other)
 seed_file.write_text(seed_file.read_text().replace(f'"seed": {int(seed) + 50}', '"seed": 7'))
