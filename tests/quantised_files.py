@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Transformers in every quantised format, written by the formats' own libraries.
+"""Transformers in every quantised format.
+
+GGUF and nf4 are written by their own libraries; fp8 and int8 by our own few lines of torch, in ComfyUI's and Black
+Forest Labs' layout (test_quantised.py compares what is read with ComfyUI's comfy_kitchen where that is installed).
 
 Each writer takes tensors by native names, and a file's name. What is quantised is what published files quantise: the
 linear layers of the blocks.

@@ -296,6 +296,36 @@ def test_words_that_koshi_has_not_are_told(words: str) -> None:
     assert words_of(found) == (FILE, None, None)
 
 
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("terms", [64, 65, 66])
+def test_words_that_grow_too_long_on_their_way_are_told(terms: int, invert: bool) -> None:
+    """Without a film {video_mask} is all black there, !{everywhere} here; and invert_mask turns noise round: each is a
+    mark more than was read. The rest of the file is carried all the same."""
+    words = f'0: ("{" & ".join(["{video_mask}"] * terms)}")'
+    found = read(**MASKED, mask_schedule=words, invert_mask=invert)
+    guide, where, noise = words_of(found)
+    assert (where is not None) == (terms == 64) and (guide is None) == (terms == 64)
+    assert (noise is not None) == (terms == 64 and not invert)
+    assert ("mask_schedule" in left(found)) == (terms > 64) and "use_mask" in found.report.carried
+    assert any("Noise is added all over" in note for note in found.report.notes) == (terms == 64 and invert)
+    assert found.shot.masking.invert == invert
+    named = read(**MASKED, noise_mask_schedule=words, use_noise_mask=True, invert_mask=invert)
+    assert ("noise_mask_schedule" in left(named)) == (terms > 64 or invert) == (named.shot.masking.noise is None)
+    still = read(**MASKED, noise_mask_schedule=words.replace("video", "init"), use_noise_mask=True, invert_mask=invert)
+    assert ("noise_mask_schedule" in left(still)) == (terms > 65 or (terms == 65 and invert))
+
+
+@pytest.mark.parametrize("terms", [64, 65])
+def test_noise_that_would_not_come_back_stays_behind(terms: int) -> None:
+    words = " & ".join([f"[{FILE}]"] * terms)
+    shot = load_shot(copy.deepcopy(BASE) | {"masking": {"where": f"[{FILE}]", "noise": words, "invert": True}})
+    report = Report("koshi", "", "denoise")
+    settings = to_settings(shot, report, Path("."))
+    assert settings["use_noise_mask"] == (terms == 64)
+    (told,) = [entry["why"] for entry in report.not_carried if entry["key"] == "masking.noise"] or [""]
+    assert ("more than 64" in told) == (terms == 65)
+
+
 @st.composite
 def masked_shots(draw: st.DrawFn) -> Shot:
     names = ["{everywhere}", f"[{FILE}]", "{video_mask}"]

@@ -64,7 +64,12 @@ def _noise_by_mask(draft: Draft) -> None:
         parsed = _read(draft, draft.settings["mask_schedule"])
     except NotCarried:
         return  # told of the mask already
-    if _carry_noise(draft, parsed) == "masking.noise":
+    try:
+        where = _carry_noise(draft, parsed)
+    except NotCarried as error:
+        draft.report.note(f"Noise is added all over the picture, and not where the mask is as in webui: {error.why}")
+        return
+    if where == "masking.noise":
         draft.report.note("Noise is added where the mask is, as in webui: masking.noise.")
 
 
@@ -74,10 +79,13 @@ def _carry_noise(draft: Draft, parsed: ParsedSchedule) -> str:
         places = [without(place) for place in places]
     if not any(place not in (EVERYWHERE, without(EVERYWHERE)) for place in places):
         return "schedules.noise"  # a mask that is all black is left out in webui
+    try:
+        keys = tuple(_said(one, place) for one, place in zip(parsed.keys, places, strict=True))
+    except KoshiError as error:
+        raise NotCarried(f"{error.message} {error.hint}") from error
     if _VIDEO in {leaf for place in places for leaf in place.leaves()} and not draft.part("guides").get("mask"):
         name = "video_mask_path" if _film(draft) else "mask_file"
         draft.part("guides")["mask"] = draft.file(draft.settings.get(name))
-    keys = tuple(Key(one.frame, str(place)) for one, place in zip(parsed.keys, places, strict=True))
     draft.part("masking")["noise"] = str(ParsedSchedule(keys))
     return "masking.noise"
 
@@ -86,7 +94,7 @@ def _read(draft: Draft, value: Any) -> ParsedSchedule:
     """A schedule of words, in Koshi's words. Raises NotCarried."""
     try:
         parsed = parse_texts(str(value))
-        keys = tuple(Key(one.frame, str(_ours(draft, read_place(str(one.value))))) for one in parsed.keys)
+        keys = tuple(_said(one, _ours(draft, _place(one))) for one in parsed.keys)
     except ScheduleError as error:
         raise NotCarried(f"it cannot be read: {error}") from error
     except KoshiError as error:
@@ -96,6 +104,13 @@ def _read(draft: Draft, value: Any) -> ParsedSchedule:
 
 def _place(key: Key) -> Place:
     return read_place(str(key.value))
+
+
+def _said(key: Key, place: Place) -> Key:
+    """A key with other words. Raises KoshiError where they cannot be read again: each ! that came in is a mark more,
+    and a folder's name may have a bracket in it."""
+    read_place(str(place))
+    return Key(key.frame, str(place))
 
 
 def _ours(draft: Draft, place: Place) -> Place:

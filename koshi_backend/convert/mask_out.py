@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..errors import KoshiError
 from ..mask_words import Place, read_place, without
 from ..schedule_text import parse_texts
 from ..schedules import evaluate_texts
@@ -83,6 +84,11 @@ def _write_words(way: Outgoing, settings: dict[str, Any], name: str, key: str, t
         said = str(without(place.replaced(theirs)) if turned else place.replaced(theirs))
         if any(mark in said for mark in "\"',:"):
             way.leave(field, "webui reads no commas, colons and quotes in its masks.")
+            return False
+        try:
+            read_place(said)  # turned round it has a mark more, and would not come back
+        except KoshiError as error:
+            way.leave(field, f"{error.message} {error.hint}")
             return False
         keys.append(f'{frame}: ("{said}")')
     settings[key] = ", ".join(keys)

@@ -3,6 +3,9 @@
 
 Nothing else ends a wait for bytes that do not come: Python's sockets cannot be woken from outside, on Windows not even
 by Ctrl-C. So whoever waits is left alone; it finds out when it wakes, and must then change nothing any more.
+
+One that is left inside the hub client's download of a small file holds that client's own lock until its request times
+out, which takes about a minute: a second pull in the same process waits for it there, and can be cancelled meanwhile.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 PARTIAL = ".incomplete"  # after the checksum: the hub's own ending for such files, which `hf cache` knows
 CHUNK = 1 << 20  # bytes that arrive at once; the client's own 10 MB are a minute on a slow line
 TRIES = 3  # of connections that break without a byte in between, on top of the client's own
+# Seconds between the tries to move a file in place that another thread has open, which Windows refuses.
+MOVES = (0.1, 0.2, 0.4, 0.8)
 
 
 class Arriving(io.RawIOBase):
@@ -38,12 +41,16 @@ class Arriving(io.RawIOBase):
         self._file = path.open("ab", buffering=0)  # what write() returns is on its way to the disk, kill -9 or not
         self._arrived, self._left = arrived, left
         self._sum = hashlib.sha256()
-        with path.open("rb") as there:
-            while data := there.read(CHUNK):
-                self._stop_if_left()
-                self._sum.update(data)
-                arrived(len(data))
-        self.length = self._file.tell()
+        try:
+            with path.open("rb") as there:
+                while data := there.read(CHUNK):
+                    self._stop_if_left()
+                    self._sum.update(data)
+                    arrived(len(data))
+            self.length = self._file.tell()
+        except BaseException:  # nobody gets it who could close it; Windows moves no file that is open
+            self._file.close()
+            raise
 
     @property
     def sha256(self) -> str:
@@ -86,8 +93,7 @@ class Arriving(io.RawIOBase):
         super().close()
 
     def _stop_if_left(self) -> None:
-        if self._left():
-            raise Cancelled
+        _stop_if(self._left)
 
 
 def fetch(
@@ -102,9 +108,10 @@ def fetch(
     """Fetch a file to `place`, whose folder is made.
 
     name: in its repository, for messages. size, sha256: as the hub gives them. arrived, left: as in `Arriving`.
-    Raises KoshiError("bad_checksum"), and what the client and the disk raise; what was fetched is kept beside `place`,
-    but for a file of the wrong checksum.
+    Raises KoshiError("bad_checksum"), Cancelled, and what the client and the disk raise; what was fetched is kept
+    beside `place`, but for a file of the wrong checksum.
     """
+    _stop_if(left)
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(sha256 + PARTIAL)
     resumed = False
@@ -112,8 +119,11 @@ def fetch(
         resumed = 0 < partial.stat().st_size <= size
         if not resumed:
             partial.unlink()
-    if _arrive(url, partial, size, arrived, left) != sha256:
-        found = partial.stat().st_size
+    arrived_sum = _arrive(url, partial, size, arrived, left)
+    _stop_if(left)  # the disk may have taken longer than anybody waits
+    found = partial.stat().st_size
+    # The sum is that of what came here: a thread that was left behind may have added something of its own.
+    if arrived_sum != sha256 or found != size:
         arrived(-found)
         partial.unlink()
         if resumed:  # the old part may be to blame
@@ -125,7 +135,24 @@ def fetch(
             f"{name} arrived damaged: its checksum is not the one that the hub gives. The file was removed.",
             "Pull again. If it comes damaged again, a proxy or a virus scanner may change it on its way.",
         )
+    _move(partial, place, left)
+
+
+def _move(partial: Path, place: Path, left: Callable[[], bool]) -> None:
+    for wait in MOVES:
+        _stop_if(left)
+        try:
+            os.replace(partial, place)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    _stop_if(left)
     os.replace(partial, place)
+
+
+def _stop_if(left: Callable[[], bool]) -> None:
+    if left():
+        raise Cancelled
 
 
 def _arrive(url: str, partial: Path, size: int, arrived: Callable[[int], None], left: Callable[[], bool]) -> str:
