@@ -20,9 +20,10 @@ from .footage import check_footage
 from .frame import Maker
 from .keys import Painter, frame_key
 from .models.budget import Wanted
-from .models.pool import load_model, model_files, pick_device, pick_dtype
+from .models.model import FluxModel
+from .models.pool import load_model, loaded_on, model_files, pick_device, pick_dtype
 from .models.quantise import Quantise, pick_quantise
-from .models.shortage import OutOfMemory, out_of_memory_explained
+from .models.shortage import OutOfMemory, out_of_memory_explained, release
 from .models.surviving import once_more, surviving
 from .moves import Moves
 from .room import shot_job
@@ -87,17 +88,30 @@ def render_shot(
             loaded = Maker(shot, model, moves)
         return loaded
 
+    def there() -> FluxModel | None:
+        """The model that takes room, also where it has been loaded for another shot."""
+        return loaded_on(where) if loaded is None else loaded.model
+
+    def policy() -> str:  # the model itself is not held meanwhile: work may put another in its place
+        model = there()
+        return "none" if model is None else model.policy
+
     def between(work: Callable[[], tuple[str, bytes, bool]]) -> tuple[str, bytes, bool]:
-        """Make a picture between two frames. A model that is loaded, be it for a lost frame, makes room for it."""
+        """Make a picture between two frames. A model that is there, be it for a lost frame, makes room for it."""
         doing = "making a picture between two frames"
         try:
-            with out_of_memory_explained(doing, where, "none" if loaded is None else loaded.model.policy):
+            with out_of_memory_explained(doing, where, policy()):
                 return work()
         except OutOfMemory as error:
-            if loaded is None:
-                raise
             first = error.with_traceback(None)
-        return once_more(loaded.model, doing, work, first)
+        model = there()
+        if model is not None:
+            return once_more(model, doing, work, first)
+        if first.final:
+            raise first
+        release(where)
+        with out_of_memory_explained(doing, where):
+            return work()
 
     # Depth may be read from the model's latents, also where every frame that it makes is there.
     moves = Moves(shot, where, lambda picture: maker(0).model.encode_picture(picture))

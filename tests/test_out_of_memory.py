@@ -209,6 +209,61 @@ def test_a_lost_frame_is_tried_twice_and_not_four_times(
     assert shortage.failed == 2 and found.value.final and model().policy == "model"
 
 
+@pytest.fixture
+def without_betweens(three: tuple[FrameStore, list[Frame]], tmp_path: Path) -> FrameStore:
+    """A store of all frames, from which no picture between them can be had: nothing asks for a model."""
+    store = FrameStore(shutil.copytree(three[0].root, tmp_path / "frames"))
+    for index in (1, 3):
+        store.path(three[1][index].key).unlink()
+    return store
+
+
+def test_a_model_that_another_shot_has_loaded_makes_room_for_a_picture_between_frames(
+    three: tuple[FrameStore, list[Frame]], without_betweens: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.load_model("koshi-tiny", torch.device("cpu"), torch.float32)
+    shortage = Shortage(monkeypatch, "between", by_a_card, 1, ("none",))
+    made = list(render_shot(between_shot(), store=without_betweens))
+    assert [one.png for one in made] == [one.png for one in three[1]]
+    assert [one.index for one in made if not one.stored] == [1, 3]
+    assert shortage.failed == 1 and model().policy == "model"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_picture_between_frames_is_tried_twice_without_a_model(
+    times: int, three: tuple[FrameStore, list[Frame]], without_betweens: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = _Span.at, []
+
+    def tight(*given: Any) -> Any:
+        tries.append(True)
+        return by_torch() if len(tries) <= times else real(*given)
+
+    monkeypatch.setattr(_Span, "at", tight)
+    if times == 1:
+        made = [one.png for one in render_shot(between_shot(), store=without_betweens)]
+        assert made == [one.png for one in three[1]] and not pool._loaded
+    else:
+        with pytest.raises(OutOfMemory, match="while making a picture between two frames: "):
+            list(render_shot(between_shot(), store=without_betweens))
+        assert len(tries) == 2
+
+
+def test_a_model_that_a_picture_between_frames_cannot_load_is_not_tried_four_times(
+    damaged: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def full(*given: Any) -> None:
+        tries.append(True)
+        by_a_card()
+
+    monkeypatch.setattr(family, "place", full)
+    with pytest.raises(OutOfMemory, match="while loading the model"):
+        list(render_shot(between_shot(), store=damaged))
+    assert len(tries) == 2
+
+
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_else_it_ends_in_words_and_goes_on_from_there(
     stage: str, undisturbed: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -405,6 +405,66 @@ def test_a_model_that_is_loaded_makes_room_for_a_larger_job(tiny: Path) -> None:
     pool._loaded.clear()
 
 
+def test_a_job_that_has_been_done_is_done_again_at_the_same_policy(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the last one has left there, keys and values of references for one, is not counted twice."""
+    tight, kept = 1 << 40, 0
+
+    def free(*_: object) -> int:
+        nonlocal kept
+        if not pool._loaded:
+            return tight
+        (model,) = pool._loaded.values()
+        assert isinstance(model, Flux2Model)
+        sets = [pair for one in model._remembered.values() for pair in (*one.double, *one.single)]
+        kept = sum(tensor.nbytes for pair in sets for tensor in pair)
+        return tight - placement(model).held - kept
+
+    def loaded(job: Job) -> FluxModel:
+        return pool.load_model(str(tiny), CPU, torch.float32, job=job)
+
+    def use(model: FluxModel) -> None:
+        assert isinstance(model, Flux2Model)
+        model.cached = True
+        draw(model, "a reef")
+        free()
+        assert kept > 0
+
+    pool._loaded.clear()
+    monkeypatch.setattr(pool, "budget", free)
+    weights = loaded(Job(64, 64)).weights
+    assert weights is not None
+    pool._loaded.clear()
+    tight = weights.need(Job(160, 128)).whole  # and not a byte more
+    model = loaded(Job(128, 128))
+    for job in (Job(128, 128), Job(160, 128), Job(160, 128), Job(64, 64)):
+        use(model)
+        assert loaded(job) is model and model.policy == "none", job
+    use(model)
+    assert loaded(Job(160, 144)) is model and model.policy != "none"
+    pool._loaded.clear()
+
+
+def test_what_a_model_holds_is_not_room_beyond_the_limit(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Apple and on processors nothing but the limit says how much there is."""
+    monkeypatch.setattr(pool, "pick_vram", lambda given: given)  # koshi-tiny holds much less than the smallest limit
+
+    def loaded(job: Job, vram: float | None) -> FluxModel:
+        return pool.load_model(str(tiny), CPU, torch.float32, vram=vram, job=job)
+
+    pool._loaded.clear()
+    job = Job(64, 64)
+    weights = loaded(job, None).weights
+    assert weights is not None
+    limit = weights.need(job).whole + 1000
+    model = loaded(job, limit / 1e9)
+    held = placement(model).held
+    assert model.policy == "none" and limit < 3 * held
+    assert loaded(Job(64, 64, beside=held // 2), limit / 1e9) is model and model.policy != "none"
+    pool._loaded.clear()
+
+
 def test_a_shot_s_job(tiny: Path) -> None:
     look = Path(__file__).parents[1] / "examples" / "guides" / "cyanotype.safetensors"
     plain: dict[str, Any] = {

@@ -70,7 +70,8 @@ def load_family(
         text = open_text(files, device, dtype, transformer.net)
         _check_text(files, transformer.net.config.context)
         weights = weights_of(transformer, autoencoder, text, device, dtype, quantise, traits.cached)
-        policy: Offload = "none" if choice is None else choice(weights.need(job.at(traits.side)))
+        need = weights.need(job.at(traits.side))
+        policy: Offload = "none" if choice is None else choice(need)
         away = device if policy == "none" else torch.device("cpu")
         text.reads_to = away
         if prompts is None:
@@ -84,7 +85,7 @@ def load_family(
         else:
             kind = Flux3Model if isinstance(transformer.net, Flux3Transformer) else Flux1Model
             model = kind(*parts, references=shown, contrasted=contrasted)
-        model.weights = weights
+        model.weights, model.need = weights, need
         place(model, device, policy)
     log.info(
         "loaded %s in %.1f s on %s as %s, offload %s", files.name, time.monotonic() - begin, device, dtype, policy

@@ -27,7 +27,7 @@ from .shortage import out_of_memory_explained
 from .text_base import PromptEncoder
 
 if TYPE_CHECKING:
-    from .budget import Weights
+    from .budget import Need, Weights
     from .placement import Placement
 
 CELL = 16  # pixels per token
@@ -77,6 +77,7 @@ class FluxModel(ABC):
         self.references, self.contrasted = references, contrasted
         self.placement: Placement | None = None  # where the weights are, once that has been said (placement.py)
         self.weights: Weights | None = None  # what they take, where they have come from files (family.py)
+        self.need: Need | None = None  # the largest that its policy has been chosen for (pool.py)
         self.loras: dict[str, Lora] = {}  # that have been fitted to it, by identity (lora/fit.py)
         first = transformer.img_in.weight
         self.device, self.dtype = first.device, first.dtype  # of computing; the weights may lie elsewhere, and narrower

@@ -26,7 +26,7 @@ from .registry import TINY_FOLDER, Traits, find_model, find_traits
 from .shortage import OutOfMemory, out_of_memory_explained, release
 from .text_states import PromptStore
 
-__all__ = ["installed_files", "installed_folder", "load_model", "model_files", "pick_device", "pick_dtype"]
+__all__ = ["installed_files", "installed_folder", "load_model", "loaded_on", "model_files", "pick_device", "pick_dtype"]
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ def load_model(
                 break
             except OutOfMemory as error:
                 if last or not tried or error.device.type != device.type:  # less on a card is more in memory
+                    error.final = True
                     raise
                 log.warning("%s It is loaded once more.", error.message)
             release(device)
@@ -141,18 +142,35 @@ def load_model(
     return _loaded[key]
 
 
+def loaded_on(device: torch.device) -> FluxModel | None:
+    """The model that is loaded on a device, whoever asked for it; None if there is none, or none of any use."""
+    return next((model for key, model in _loaded.items() if key[2] == device and _sound(model)), None)
+
+
 def _make_room(model: FluxModel, wanted: Wanted, job: Job, limit: float | None) -> None:
-    """Bring a model that is loaded to the policy that its next job needs."""
-    if model.placement is None or model.weights is None:
+    """Bring a model that is loaded to the policy that its next job needs, where that is more than any before needed.
+
+    What the last job has left on the device is let go first: it is part of the need, and must not lack in the room.
+    """
+    if wanted != "auto" or model.placement is None or model.weights is None or model.need is None:
         return
-    free = budget(model.device, limit)
-    room = None if free is None else free + model.placement.held + sum(lora.bytes() for lora in model.loras.values())
-    policy = policy_for(wanted, model.placement.policy, model.weights.need(job), room)
+    need = model.weights.need(job)
+    if need.whole <= model.need.whole:  # all of a model's needs differ by what lies beside its weights alone
+        return
+    model.release()
+    release(model.device)
+    room = budget(model.device, limit)
+    if room is not None:
+        room += model.placement.held + sum(lora.bytes() for lora in model.loras.values())
+        if limit is not None:  # off CUDA nobody has subtracted from it what is held
+            room = min(room, int(limit * 1e9))
+    policy = policy_for(wanted, model.placement.policy, need, room)
     with out_of_memory_explained("moving the model off the device", model.device, model.policy):
         while model.placement.policy != policy:
             log.info("the next job needs more room: offload %s", policy)
             model.placement.lower()
             release(model.device)
+    model.need = need
 
 
 def _sound(model: FluxModel) -> bool:

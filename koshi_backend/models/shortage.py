@@ -34,7 +34,7 @@ class OutOfMemory(KoshiError):
     device: whose memory that was; "cpu" for the computer's own, also where a card computes.
     asked: bytes that were asked for last, None if nobody says. free, total: bytes that the device had, None likewise.
     policy: of offloading ("none", "model", "block"), under which it happened. remedies: three things to do.
-    final: whether it has been tried once more with less of the model on the device, in vain.
+    final: whether it is not to be tried again: that has been done with less of the model there, or is of no use.
     """
 
     def __init__(self, doing: str, device: torch.device, asked: int | None = None, policy: str = "none") -> None:
