@@ -99,6 +99,12 @@ def draw_spec(rng: np.random.Generator, everything: bool = False) -> Spec:
             return spec
 
 
+def plain(spec: Spec) -> str:
+    """The same words for the same spec: "an old city at night, ink". Weather is left out."""
+    article = "an" if spec.adjective[0] in "aeiou" else "a"
+    return f"{article} {spec.adjective} {spec.scene} {TIME_WORDS[spec.time][0]}, {spec.style}"
+
+
 def caption(rng: np.random.Generator, spec: Spec) -> str:
     """One of many wordings. A missing time means day, a missing style photo, a missing adjective the first one."""
 

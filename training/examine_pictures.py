@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .captions import ADJECTIVES, SCENES, STYLES, TIME_WORDS, TIMES, Spec, held_out
+from .captions import ADJECTIVES, SCENES, STYLES, TIMES, Spec, held_out, plain
 from .figures import Row
 from .judge import NAMES, Judge, right, shrink
 from .measures import comb, frechet, octave, spread
@@ -224,8 +224,7 @@ def variety(net: Judge, painter: Painter, seeds: int) -> list[Row]:
     names = []
     for n, scene in enumerate(SCENES):
         spec = Spec(scene, TIMES[n % 4], STYLES[n % 5], ADJECTIVES[scene][n % 2])
-        article = "an" if spec.adjective[0] in "aeiou" else "a"
-        words = f"{article} {spec.adjective} {scene} {TIME_WORDS[spec.time][0]}, {spec.style}"
+        words = plain(spec)
         names.append(words)
         wished = [Wish(spec, words, 50_000 + 100 * n + k) for k in range(seeds)]
         ours = torch.cat([painter.draw([wished[k] for k in places]) for places in batches(wished)])

@@ -17,7 +17,7 @@ from koshi_backend.motion import MotionField, deforum_matrix, resample
 from koshi_backend.shot import load_shot
 from koshi_backend.store import FrameStore
 
-from .captions import ADJECTIVES, SCENES, STYLES, TIME_WORDS, TIMES, Spec
+from .captions import ADJECTIVES, SCENES, STYLES, TIMES, Spec, plain
 from .figures import Row
 from .judge import Judge
 from .measures import Flow, drift, flow_error
@@ -38,7 +38,7 @@ def place(n: int, seed: int) -> Wish:
     """The n-th of several places that go through scenes, times and styles together, with a plain caption."""
     scene = SCENES[n % 8]
     spec = Spec(scene, TIMES[(n + n // 4) % 4], STYLES[n % 5], ADJECTIVES[scene][n % 2])
-    return Wish(spec, f"a {spec.adjective} {scene} {TIME_WORDS[spec.time][0]}, {spec.style}", seed + n)
+    return Wish(spec, plain(spec), seed + n)
 
 
 def in_bytes(x: Tensor) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .captions import ADJECTIVES, SCENES, STYLES, TIME_WORDS, TIMES, Spec
+from .captions import ADJECTIVES, SCENES, STYLES, TIMES, Spec, plain
 from .painter import Painter, batches
 from .reality import Wish
 from .stage import TELL_SECONDS, write_atomically
@@ -30,8 +30,8 @@ def wished(seed: int) -> list[Wish]:
     found = []
     for style, (n, when), scene in itertools.product(STYLES, enumerate(TIMES), SCENES):
         adjective = ADJECTIVES[scene][(n + STYLES.index(style)) % 2]
-        words = f"a {adjective} {scene} {TIME_WORDS[when][0]}, {style}"
-        found.append(Wish(Spec(scene, when, style, adjective), words, seed + len(found)))
+        spec = Spec(scene, when, style, adjective)
+        found.append(Wish(spec, plain(spec), seed + len(found)))
     return found
 
 
