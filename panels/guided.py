@@ -11,10 +11,10 @@ from ..operators import compat, keyed_lists, markers, shot_fields
 from .presets import HasPresets
 
 
-def _crowded(settings: Any, one: Any) -> bool:
-    """Whether another picture begins where this one does."""
-    begins = set(markers.frames_of(one))
-    return any(begins & set(markers.frames_of(other)) for other in settings.guided_images if other != one)
+def _crowded(begins: list[list[int]], index: int) -> bool:
+    """Whether another picture begins where this one does. begins: each picture's frames."""
+    mine = set(begins[index])
+    return any(mine & set(other) for k, other in enumerate(begins) if k != index)
 
 
 class KOSHI_UL_guided(bpy.types.UIList):
@@ -44,12 +44,11 @@ class KOSHI_UL_guided(bpy.types.UIList):
         else:
             frame.prop(item, "frame", text="", emboss=False)
         row.label(text=bpy.path.basename(item.image) or "No picture", icon='IMAGE_DATA')
-        begins = self.begins[index] if index < len(self.begins) else []
-        if len(begins) > 1:
+        if (times := len(self.begins[index])) > 1:
             again = row.row()
             again.ui_units_x = 1.5
-            again.label(text=f"x {len(begins)}", translate=False)
-        if any(set(begins) & set(other) for k, other in enumerate(self.begins) if k != index):
+            again.label(text=f"x {times}", translate=False)
+        if _crowded(self.begins, index):
             row.label(text="", icon='ERROR')
 
     def filter_items(self, context: bpy.types.Context, data: Any, property: str) -> tuple[list[int], list[int]]:
@@ -94,7 +93,7 @@ class Guided(HasPresets):
         layout.column().prop(settings, "guided")
         if markers.is_off(one):
             layout.label(text="Its marker was deleted: it does not count", icon='INFO')
-        elif _crowded(settings, one):
+        elif _crowded([markers.frames_of(other) for other in settings.guided_images], settings.guided_index):
             layout.label(text="Two pictures begin at this frame: the last one counts", icon='ERROR')
 
 
