@@ -383,7 +383,7 @@ def judged(tiny: Path, tmp_path: Path) -> tuple[Path, Path]:
     numbers = dataclasses.replace(Numbers.scaled(8), judge_steps=2, judge_pictures=48, asked=4)
     room = Room(run, CPU, torch.float32)
     before = sorted(folder.rglob("*"))
-    judge_folder(room, folder, numbers, ("adherence",))
+    judge_folder(room, folder, numbers, ("adherence", "steps"))
     assert sorted(folder.rglob("*")) == before  # the judge only reads
     return folder, run
 
@@ -391,12 +391,15 @@ def judged(tiny: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_judging_then_the_card(judged: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder, run = judged
     text = write_card(folder, run).read_text(encoding="utf-8")
-    rows = json.loads((folder / "training" / "judge.json").read_text(encoding="utf-8"))["sections"]["adherence"]["rows"]
-    missed = [r for r in rows if r["holds"] is False]
+    known = json.loads((folder / "training" / "judge.json").read_text(encoding="utf-8"))["sections"]
+    missed = [r for section in known.values() for r in section["rows"] if r["holds"] is False]
+    right = {r["name"]: r["value"] for r in known["adherence"]["rows"]}
+    lost = {r["name"].split(": ")[1]: r["value"] for r in known["steps"]["rows"] if r["name"].startswith("lost")}
+    assert lost == {name: pytest.approx(1 - right[name], abs=1e-5) for name in ("scene", "time", "style")}  # no teacher
     assert missed, "a judge of two steps cannot be content"
     assert text.count("**NO**") == len(missed)
     assert "GPL-3.0-or-later" in text
-    assert f"Not measured: {', '.join(s for s in SECTIONS if s != 'adherence')}." in text
+    assert f"Not measured: {', '.join(s for s in SECTIONS if s not in known)}." in text
     shutil.rmtree(run)
     assert write_card(folder, run).read_text(encoding="utf-8") == text  # from the figures beside it
     weights = folder / "koshi.json"

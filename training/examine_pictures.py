@@ -114,23 +114,28 @@ def adherence(look: Looker, painter: Painter, count: int) -> list[Row]:
 
 
 def steps(look: Looker, painter: Painter, teacher: TeacherPainter | None, count: int, taught: int) -> list[Row]:
-    """Adherence with 1 and 2 steps, and of 4 steps against 24 of the teacher on the first `taught` pictures."""
+    """Adherence with 1 and 2 steps, and of 4 steps against 24 of the teacher on the first `taught` pictures.
+
+    Without the teacher, against one who is always right: the real one cannot have been better.
+    """
     wished, rows = wishes(count, ASKED, SHAPED), []
     for n in (1, 2):
         seen = look.set(f"asked-{n}-steps", wished, lambda batch, n=n: painter.draw(batch, n))
         for name, value in right(seen["read"], classes(wished)).items():
             limit = 0.85 if (n, name) == (1, "scene") else None
             rows.append(Row(f"{n} step{'s'[: n - 1]}: {name}", value, least=limit, unit="%"))
-    if teacher is not None:
-        few = wished[:taught]
-        ours = right(look.set("asked", wished, painter.draw)["read"][:taught], classes(few))
-        theirs = right(look.set("teacher", few, teacher.draw)["read"], classes(few))
-        for name in NAMES:
-            value = theirs[name] - ours[name]
-            note = f"{100 * ours[name]:.1f} against {100 * theirs[name]:.1f} on {len(few)}"
-            rows.append(
-                Row(f"lost against {TEACHER_STEPS} guided steps: {name}", value, most=0.02, unit="%", note=note)
-            )
+    drawn, truth = look.set("asked", wished, painter.draw)["read"], classes(wished)
+    if teacher is None:
+        for name, value in right(drawn, truth).items():
+            what, note = f"lost against a teacher who is always right: {name}", f"on {count}; the teacher is gone"
+            rows.append(Row(what, 1 - value, most=0.02, unit="%", note=note))
+        return rows
+    ours = right(drawn[:taught], truth[:taught])
+    theirs = right(look.set("teacher", wished[:taught], teacher.draw)["read"], truth[:taught])
+    for name in NAMES:
+        note = f"{100 * ours[name]:.1f} against {100 * theirs[name]:.1f} on {taught}"
+        lost = theirs[name] - ours[name]
+        rows.append(Row(f"lost against {TEACHER_STEPS} guided steps: {name}", lost, most=0.02, unit="%", note=note))
     return rows
 
 
