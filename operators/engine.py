@@ -18,8 +18,13 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..bridge_server.protocol import BridgeError
-from . import compat, engine_colors, engine_main, engine_session, reader, state
+from . import engine_colors, engine_main, engine_session, engine_strips, reader, state
 from .engine_session import ENGINE
+
+STRIPS = (
+    'The scene "{}" has strips that are not Koshi\'s, so Blender renders its sequencer and not its camera\'s view; '
+    "switch Output > Post Processing > Sequencer off to let the Koshi engine paint."
+)
 
 
 class KoshiEngine(bpy.types.RenderEngine):
@@ -93,7 +98,9 @@ def _begins(scene: bpy.types.Scene, _: Any = None) -> None:
         session.say(engine_colors.make_exact(scene))
     elif changed := engine_colors.what_changes(scene):
         session.warning = engine_colors.warning(changed)
-    session.say(_sequencer_note(scene))
+    engine_strips.put_to_sleep(scene)
+    if engine_strips.renders_strips(scene):
+        session.say(STRIPS.format(scene.name))
 
 
 @persistent
@@ -109,6 +116,7 @@ def _before_frame(scene: bpy.types.Scene, _: Any = None) -> None:
 
 @persistent
 def _ends(scene: bpy.types.Scene, _: Any = None) -> None:
+    engine_strips.wake(scene)
     if scene.render.engine == ENGINE:
         engine_session.end(cancel=True)
 
@@ -128,16 +136,6 @@ def _chosen() -> None:
 
 def _on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _sequencer_note(scene: bpy.types.Scene) -> str:
-    editor = scene.sequence_editor
-    if not scene.render.use_sequencer or editor is None or not len(compat.strips(editor)):
-        return ""
-    return (
-        f'The scene "{scene.name}" has strips, so Blender renders its sequencer and not its camera\'s view; '
-        "switch Output > Post Processing > Sequencer off to let the Koshi engine paint."
-    )
 
 
 HANDLERS = {

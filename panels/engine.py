@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..operators import engine_colors
+from ..operators import engine_colors, engine_strips
 from ..operators.camera import picture_size
 from ..operators.engine_session import ENGINE
 from .preferences import wrapped
@@ -58,6 +58,12 @@ class KOSHI_PT_engine(bpy.types.Panel):
         shot = iface_("Frames {} to {}, {} x {}").format(scene.frame_start, scene.frame_end, width, height)
         for line in wrapped(f"{shot}. {iface_('Prompts and motion: sidebar of the 3D view')}.", context):
             told.label(text=line)
+        if engine_strips.renders_strips(scene):
+            box = layout.box().column()
+            told = iface_("Blender renders the sequencer's strips instead, as not all are Koshi's")
+            for i, line in enumerate(wrapped(told, context)):
+                box.label(text=line, icon='ERROR' if i == 0 else 'BLANK1')
+            box.prop(scene.render, "use_sequencer")
         changed = engine_colors.what_changes(scene)
         if not changed:
             layout.label(text="Colors stay exactly as painted", icon='CHECKMARK')

@@ -185,8 +185,39 @@ def test_a_farm_chooses_model_device_steps_and_where_the_shot_begins(
     assert not np.array_equal(again, pixels(folder / "all" / "0001.png"))
 
 
-def test_errors_end_blender_with_1(blender: Blender, pressed: Pressed, tmp_path: Path) -> None:
-    ends_with_1(blender, pressed, tmp_path, ("-f", 9), "Frame 9 is not in the shot")
+def test_takes_in_the_sequencer_do_not_keep_the_engine_from_painting(blender: Blender, tmp_path: Path) -> None:
+    blend = scene_file(blender, tmp_path / "taken.blend", seed=int(blender.version.replace(".", "")) * 100 + 70)
+    seen = blender.script("engine_takes", tmp_path, file=blend)
+    wanted = [pixels(Path(seen["new"], f"{number:04d}.png")) for number in (1, 2, 3)]
+    painted = sorted((tmp_path / "painted").iterdir())
+    assert len(painted) == 3
+    for path, new in zip(painted, wanted, strict=True):
+        np.testing.assert_array_equal(pixels(path), new)
+    assert not np.array_equal(wanted[0], pixels(Path(seen["old"], "0001.png")))
+    np.testing.assert_array_equal(pixels(tmp_path / "still.png"), wanted[1])
+    assert seen["sequencer"] and seen["after_refusal"]  # as it was
+    assert "prompt" in seen["refused"]
+    assert seen["muted"] and seen["color_muted"]
+    assert seen["edit"] == [False, True]
+    assert pixels(tmp_path / "edit.png")[0, 0].tolist() == [255, 0, 0]  # Blender renders an edit
+
+
+NO_PROMPT = ("--python-expr", "import bpy; bpy.context.scene.koshi.prompts.clear()")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-f", 9), "Frame 9 is not in the shot"),
+        ((*NO_PROMPT, "-a"), "no prompt"),
+        (("-a", "--", "--koshi-device", "cuda:99"), "This computer has no device 'cuda:99'. "),
+    ],
+    ids=["frame", "shot", "device"],
+)
+def test_errors_end_blender_with_1(
+    blender: Blender, pressed: Pressed, tmp_path: Path, options: tuple[object, ...], words: str
+) -> None:
+    ends_with_1(blender, pressed, tmp_path, options, words)
 
 
 @in_newest
