@@ -96,7 +96,7 @@ class Client:
     def submit(self, shot: Header, device: str | None = None, kind: str = "render") -> Header:
         """Asks for `shot` to be rendered and follows the job; returns {"job": record, "attached": bool, ...}.
 
-        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is.
+        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. The job fails if it is not there.
         kind: "render"; "preview", the same as a job of its own; "motion", how the picture moves, without a model.
 
         The same shot again joins the job of its kind that is queued or running: its frames so far arrive as events

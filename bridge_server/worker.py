@@ -94,14 +94,14 @@ class Worker:
             return job in self._cancelled
 
         try:
-            shot, store = load_shot(shot_data), FrameStore()
-            if not self._gave_way and pick_device(device).type == "cpu":
+            shot, store, where = load_shot(shot_data), FrameStore(), pick_device(device)
+            if not self._gave_way and where.type == "cpu":
                 self._gave_way = True
                 _give_way()
             if kind == "motion":
                 frames = kept_motion_frames(shot, store, cancelled)
             else:
-                frames = render_shot(shot, store=store, device=device, progress=progress, cancelled=cancelled)
+                frames = render_shot(shot, store=store, device=where, progress=progress, cancelled=cancelled)
             for frame in frames:
                 header = {"type": "frame", "job": job, "index": frame.index, "number": frame.number}
                 self._send({**header, "key": frame.key, "stored": frame.stored}, frame.png)

@@ -35,7 +35,8 @@ def create_pipeline(
     """A pipeline for a model. Nothing is loaded or downloaded before the first picture.
 
     version: a FluxVersion, a model's name or its path. None: FLUX.2 Klein 4B on a CUDA machine, else koshi-tiny.
-    device, dtype: chosen by what there is when None; "cuda" without CUDA becomes the processor, with a warning.
+    device, dtype: chosen by what there is when None; "cuda" without CUDA becomes the processor, with a warning
+        (only here: the command line and the server refuse it).
     enable_cpu_offload: a part of the model is on the device only while it works. enable_sequential_offload: so is each
         block of it; it goes before the other. offload: the same in a word, which goes before both: none, model, block,
         or auto, what the model's size and the free memory call for. vram: GB of the card that may be used.

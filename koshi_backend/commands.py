@@ -18,6 +18,7 @@ from .footage import sound_begins
 from .lora.uses import parse_lora
 from .models.budget import Wanted
 from .models.flux2_model import Flux2Model
+from .models.pool import pick_device
 from .models.quantise import Quantise
 from .models.registry import find_traits
 from .outputs import PICTURES, check_file, check_folder, write_whole
@@ -50,12 +51,13 @@ def animate(
         written = shot.as_dict()
         shot = load_shot(written | {"loras": [*written["loras"], *map(parse_lora, loras)]})
     _check_out(out)
+    where = pick_device(device)
     line = FrameLine(shot.film_frames, True)
     drawn = (
         motion_frames(shot)
         if motion_only
         else render_shot(
-            shot, device=device, quantize=quantize, offload=offload, vram=vram, progress=line.step
+            shot, device=where, quantize=quantize, offload=offload, vram=vram, progress=line.step
         )
     )
     frames = line.over(drawn)
@@ -70,8 +72,9 @@ def animate(
 def generate(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one picture to options.out."""
     begin = time.monotonic()
+    device = pick_device(options.device)
     pipeline = create_pipeline(
-        options.model, options.device, quantize=options.quantize, offload=options.offload, vram=options.vram
+        options.model, device, quantize=options.quantize, offload=options.offload, vram=options.vram
     )
     side = pipeline.traits.side
     width = side if options.width is None else options.width
@@ -106,7 +109,7 @@ def groups(options: argparse.Namespace) -> dict[str, Any]:
     check_picture(prompt="any", width=side, height=side, num_steps=4, guidance=1.0, seed=options.seed)
     if not 2 <= options.pictures <= 1000:
         raise KoshiError("bad_value", f"--pictures is {options.pictures}.", "Measure on 2 to 1000 pictures.")
-    model = create_pipeline(options.model, options.device).load()
+    model = create_pipeline(options.model, pick_device(options.device)).load()
     if not isinstance(model, Flux2Model):
         raise KoshiError("not_supported", "Channel groups are those of FLUX.2's latents.", "Name a FLUX.2 model.")
     sample = draw_sample(model, options.pictures, side, options.seed, _said)

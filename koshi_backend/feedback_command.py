@@ -11,6 +11,7 @@ from .animation import AnimationCall
 from .api import create_pipeline
 from .feedback import FeedbackConfig
 from .lora.uses import parse_lora
+from .models.pool import pick_device
 from .models.registry import Traits
 from .outputs import check_folder, write_whole
 from .progress import FrameLine
@@ -27,8 +28,9 @@ def feedback(options: argparse.Namespace) -> dict[str, Any]:
     sharpened, strewn with noise, encoded and painted over.
     """
     check_folder(options.output)
+    device = pick_device(options.device)
     pipeline = create_pipeline(
-        options.model, options.device, quantize=options.quantize, offload=options.offload, vram=options.vram
+        options.model, device, quantize=options.quantize, offload=options.offload, vram=options.vram
     )
     shot = pipeline.shot(call_of(options, pipeline.traits))
     line, files = FrameLine(shot.frames, True), []

@@ -67,7 +67,7 @@ class Pipeline:
         self.quantize = pick_quantise(quantize)
         self.offload, self.vram, self.quality = pick_offload(offload), pick_vram(vram), quality
         steps_of(quality, self.traits)
-        self.device = pick_device(device)
+        self.device = pick_device(device, or_processor=True)
         fell_back = str(device or "").startswith("cuda") and self.device.type == "cpu"
         self.dtype = pick_dtype(self.device, None if fell_back else dtype)
 

@@ -260,6 +260,19 @@ def test_devices_that_are_not_there_are_refused(device: str) -> None:
     assert caught.value.code == "bad_device"
 
 
+def test_a_script_for_a_gpu_machine_runs_on_the_processor_too(caplog: pytest.LogCaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    assert create_pipeline("koshi-tiny", device="cuda:1").device == torch.device("cpu")
+    assert "cuda:1 was asked for" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [None, "auto"])
+def test_without_a_name_the_best_device_is_taken(wanted: str | None) -> None:
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert create_pipeline("koshi-tiny", device=wanted).device.type == best
+
+
 def test_pictures_with_16_bits_or_transparency_come_out_as_they_look(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 64).astype(np.uint16)
     Image.fromarray(np.tile(ramp, (64, 1))).save(tmp_path / "ramp.png")

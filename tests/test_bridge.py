@@ -95,6 +95,18 @@ def test_a_bad_shot_is_refused_before_anything_runs(shared: Rig) -> None:
         assert len(client.jobs()) == before
 
 
+def test_a_device_that_is_not_there_fails_the_job_and_only_it(shared: Rig) -> None:
+    with shared.connect() as client:
+        for kind in ("render", "preview", "motion"):
+            client.submit(shot(1, seed=77), "cuda:99", kind)
+            events = list(client.events())
+            assert events[-1][0]["type"] == "failed" and not frames_of(events)
+            error = events[-1][0]["error"]
+            assert error["code"] == "bad_device" and "no device 'cuda:99'" in error["message"] and error["hint"]
+        client.submit(shot(1, seed=77), "cpu")
+        assert len(frames_of(list(client.events()))) == 1
+
+
 def test_two_clients_two_jobs_and_a_third_looks_on(shared: Rig) -> None:
     with shared.connect() as one, shared.connect() as two, shared.connect() as three:
         first = one.submit(slow_shot(5, seed=21))["job"]["id"]

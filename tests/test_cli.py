@@ -16,6 +16,7 @@ from typing import Any
 import av
 import cv2
 import pytest
+import torch
 
 from koshi_backend.cli import main
 
@@ -181,6 +182,28 @@ def test_generate_refuses_in_words(here: Callable[..., Ran], tmp_path: Path) -> 
         assert not json.loads(done.stdout)["ok"]
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda"])
+def test_a_device_that_is_not_there_is_refused(here: Callable[..., Ran], tmp_path: Path, device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    shot, out = write_shot(tmp_path), tmp_path / "out"
+    for arguments in (
+        ["animate", shot, "--out", out],
+        ["animate", shot, "--out", out, "--motion-only"],
+        ["generate", "a sea", "--out", tmp_path / "out.png"],
+        ["feedback", "--prompt", "a sea", "--output", out],
+        ["groups"],
+    ):
+        done = here(*arguments, "--device", device, "--json")
+        assert done.returncode == 1
+        error = json.loads(done.stdout)["error"]
+        assert error["code"] == "bad_device" and f"no device '{device}'" in error["message"]
+        assert "Leave it out" in error["hint"] and "Traceback" not in done.stderr
+    assert not out.exists() and not (tmp_path / "out.png").exists()
+    by_variable = here("animate", shot, "--out", out, KOSHI_DEVICE=device)
+    assert by_variable.returncode == 1 and f"no device '{device}'" in by_variable.stderr
 
 
 def test_kill_9_and_again_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -53,15 +53,15 @@ def model_files(name: str, cancelled: Callable[[], bool] = lambda: False) -> Mod
     return there
 
 
-def pick_device(wanted: str | torch.device | None = None) -> torch.device:
-    """The device to run on: as asked (argument, else KOSHI_DEVICE), else CUDA, else Apple's GPU, else the processor.
+def pick_device(wanted: str | torch.device | None = None, *, or_processor: bool = False) -> torch.device:
+    """The device that is named (argument, else KOSHI_DEVICE), else or for "auto" CUDA, Apple's GPU or the processor.
 
-    A CUDA device that is not there is replaced by the processor, with a warning, so that scripts written for a
-    GPU machine still run.
+    or_processor: whether the processor, with a warning, takes the place of a named CUDA device where there is no CUDA:
+        for scripts written for a GPU machine. Raises KoshiError("bad_device") for any other that is not there.
     """
-    name = str(wanted or os.environ.get("KOSHI_DEVICE") or "")
+    name = str(wanted or os.environ.get("KOSHI_DEVICE") or "auto")
     cuda = torch.cuda.is_available()
-    if not name:
+    if name == "auto":
         if cuda:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -69,17 +69,17 @@ def pick_device(wanted: str | torch.device | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise KoshiError("bad_device", f"{name!r} is not a device.", "Use cpu, cuda, cuda:1 or mps.") from error
-    if device.type == "cuda" and not cuda:
+    if device.type == "cuda" and not cuda and or_processor:
         log.warning("device %s was asked for, but there is no CUDA on this computer: using the processor", name)
         return torch.device("cpu")
-    if name == "cuda":
-        return torch.device("cuda", torch.cuda.current_device())
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    there = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there.get(device.type, 0):
+        none = device.type == "cuda" and not there["cuda"]
+        why = f"PyTorch {torch.__version__} finds no CUDA here. " if none else ""
         raise KoshiError(
-            "bad_device", f"This computer has no device {name!r}.", "Leave it out to use the best there is."
+            "bad_device", f"This computer has no device {name!r}.", f"{why}Leave it out to use the best there is."
         )
-    return device
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
 
 
 def pick_dtype(device: torch.device, wanted: torch.dtype | None = None) -> torch.dtype:
