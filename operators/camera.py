@@ -96,7 +96,7 @@ def push_zoom(translation_z: float) -> float:
 def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
     """The scene's camera as evaluated now, in the numbers that a shot's `motion.cameras` holds.
 
-    Raises BridgeError "no_camera" or "camera_type".
+    Raises BridgeError as `view_of` does.
     """
     view_of(scene, depsgraph)  # refuses what has no exact projection
     evaluated = scene.camera.evaluated_get(depsgraph)
@@ -111,7 +111,7 @@ def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[s
 
 
 def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
-    """The scene's camera as evaluated now. Raises BridgeError "no_camera" or "camera_type"."""
+    """The scene's camera as evaluated now. Raises BridgeError "no_camera", "camera_type" or "camera_scale"."""
     if scene.camera is None:
         raise BridgeError(
             "no_camera",
@@ -128,6 +128,12 @@ def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
         )
     # Object scale is dropped, as the renderer does.
     world = evaluated.matrix_world.normalized()
+    if not abs(world.determinant()) > 1e-6:  # asked so that it is also true of NaN
+        raise BridgeError(
+            "camera_scale",
+            f'The camera "{scene.camera.name}" is scaled to 0 or is nowhere, so it shows nothing.',
+            "Set its scale, and that of its parents, to 1.",
+        )
     focus, source = focus_distance(data, world, depsgraph)
     return View(
         scene.camera.name,

@@ -170,11 +170,33 @@ for frame, bound in ((1, scene.camera), (5, other)):
 sampled = sample.shot_from_scene(scene)
 out["cut"] = {"translation_x": sampled.shot["schedules"]["translation_x"], "notes": sampled.notes}
 
-# No camera at all.
+# What shows nothing, through a parent too; and no camera at all.
+def refused() -> dict[str, object] | None:
+    try:
+        sample.shot_from_scene(scene)
+    except koshi("bridge_server.protocol").BridgeError as error:
+        return error.as_dict()
+    return None
+
+
 scene.timeline_markers.clear()
+camera = scene.camera
+parent = bpy.data.objects.new("Parent", None)
+scene.collection.objects.link(parent)
+out["no_scale"] = {}
+for source in ('CAMERA', 'EXACT'):
+    scene.koshi.motion_source = source
+    camera.parent, camera.scale = None, (0.0, 0.0, 0.0)
+    out["no_scale"][source] = refused()
+    camera.parent, camera.scale = parent, (1.0, 1.0, 1.0)
+    for frame, scale in ((1, 1.0), (3, 0.0)):
+        parent.scale.z = scale
+        parent.keyframe_insert("scale", index=2, frame=frame)
+    out["no_scale"][f"{source} parent"] = refused()
+    parent.animation_data_clear()
+    parent.scale.z = 1e-6  # which is little, and something
+    out["no_scale"][f"{source} small"] = refused()
+scene.koshi.motion_source = 'CAMERA'
 scene.camera = None
-try:
-    sample.shot_from_scene(scene)
-except koshi("bridge_server.protocol").BridgeError as error:
-    out["no_camera"] = error.as_dict()
+out["no_camera"] = refused()
 result(out)
