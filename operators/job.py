@@ -173,10 +173,7 @@ class Job:
             case "done":
                 status.phase, status.seconds = "done", float(data[0].get("seconds", 0.0))
                 status.made, status.stored = int(data[0].get("made", 0)), int(data[0].get("stored", 0))
-                status.message = iface_("{} frames in {:.1f} s").format(status.frames, status.seconds)
-                if status.stored:
-                    kept = iface_("{} frames in {:.1f} s, {} of them kept from before")
-                    status.message = kept.format(status.frames, status.seconds, status.stored)
+                status.message = _told_end(status)
                 self._hand_over()
             case "failed":
                 status.phase, status.error, status.message = "failed", data[0], ""
@@ -230,6 +227,17 @@ class Job:
             return
         self._timing = int(shot.get("frame_step", 1)), int(shot.get("time", {}).get("interpolation", 1))
         self._about = strip_about.told(shot, dict(take.side) if take is not None else None)
+
+
+def _told_end(status: state.Status) -> str:
+    """What came of a render, in a sentence."""
+    if status.frames == 1:
+        kept = iface_("1 frame in {:.1f} s, kept from before")
+        return (kept if status.stored else iface_("1 frame in {:.1f} s")).format(status.seconds)
+    if status.stored:
+        kept = iface_("{} frames in {:.1f} s, {} of them kept from before")
+        return kept.format(status.frames, status.seconds, status.stored)
+    return iface_("{} frames in {:.1f} s").format(status.frames, status.seconds)
 
 
 def server_line(status: dict[str, Any]) -> str:

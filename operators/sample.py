@@ -84,7 +84,8 @@ def sampling(
         yield line
         scene = scene_named(name)
     settings = scene.koshi
-    raise_problems(sample_checks.check_drivers(scene))
+    raise_problems([*sample_checks.check_drivers(scene), *sample_checks.check_numbers(samples.table, first)])
+    notes += sample_checks.cut_drivers(scene, samples.table, first)
     if bpy.app.autoexec_fail:
         notes.append(
             f"Blender did not run some drivers of this file ({bpy.app.autoexec_fail_message}). "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,38 @@ def check_drivers(scene: bpy.types.Scene) -> list[dict[str, Any]]:
             problem(name, f"The driver of {name} does not work.", hint, value=curve.driver.expression)
         )
     return faults
+
+
+def check_numbers(table: dict[str, list[Any]], first: int) -> list[dict[str, Any]]:
+    """Sampled values that are no numbers; table: of every scene frame from `first` on, by a schedule's name."""
+    faults = []
+    for name, column in table.items():
+        if all(map(math.isfinite, column)):
+            continue
+        at, value = next((first + k, value) for k, value in enumerate(column) if not math.isfinite(value))
+        hint = "Mend its curve in the Graph Editor, or its driver in the Drivers Editor."
+        faults.append(problem(name, f"{_curve(name)} is no number at frame {at} ({value}).", hint, at, str(value)))
+    return faults
+
+
+def cut_drivers(scene: bpy.types.Scene, table: dict[str, list[Any]], first: int) -> list[str]:
+    """Remarks on drivers that give less than their property takes. What is no number Blender makes 0 without a word,
+    and then cuts off; where 0 is in the range, nobody can tell it from one."""
+    animation, notes = scene.animation_data, []
+    driven = {curve.data_path for curve in animation.drivers if not curve.mute} if animation else set()
+    for name, column in table.items():
+        path = shot_fields.property_of(name)
+        if f"koshi.{path}" not in driven or "." in path:
+            continue
+        least = scene.koshi.bl_rna.properties[path].hard_min
+        if least > 0.0 and least in column:
+            at = f"at frame {first + column.index(least)}"
+            notes.append(
+                f"The driver of {_curve(name)} gives {least:g}, less, or no number {at}. Its smallest value counts."
+            )
+    return notes
+
+
+def _curve(name: str) -> str:
+    """A schedule in the artist's words."""
+    return title(name if "[" in name else f"schedules.{name}")

@@ -135,6 +135,6 @@ def _as_stored(prop: bpy.types.Property) -> Callable[[float], Any]:
         return lambda value: value >= 1.0
     if prop.type == 'INT':
         low, high = prop.hard_min, prop.hard_max
-        return lambda value: min(max(int(value), low), high)
+        return lambda value: min(max(int(value), low), high) if math.isfinite(value) else value
     low, high = prop.hard_min, prop.hard_max
     return lambda value: low if value < low else high if value > high else value

@@ -89,6 +89,21 @@ def test_a_driver_that_does_not_work_is_told(sampled: Any) -> None:
     assert error["problems"][0]["field"] == "translation_x"
 
 
+@pytest.mark.parametrize(("name", "title"), [("angle", "Angle"), ("seed", "Seed")])
+def test_a_key_that_is_no_number_is_refused_by_curve_and_frame(sampled: Any, name: str, title: str) -> None:
+    error = sampled["no_number"][name]
+    assert error["code"] == "bad_shot" and "Graph Editor" in error["hint"]
+    (fault,) = error["problems"]
+    assert fault["field"] == name and 1 < fault["frame"] <= 5
+    assert error["message"] == f"{title} is no number at frame {fault['frame']} (nan)."
+
+
+def test_a_driver_that_gives_no_number_is_told(sampled: Any) -> None:
+    (note,) = sampled["no_number"]["driver"]
+    assert note == "The driver of Zoom gives 0.1, less, or no number at frame 7. Its smallest value counts."
+    assert sampled["no_number"]["mended"] == []
+
+
 def test_constants_are_one_number(sampled: Any) -> None:
     assert sampled["constant"] == {"zoom": 1.01, "seed": 7, "listed": False}
     assert sampled["seeds"] == list(range(1, 25))
@@ -155,3 +170,13 @@ def test_a_cut_moves_nothing(camera: Any) -> None:
     assert camera["cut"]["translation_x"] == 0.0
     assert "cuts to" in camera["cut"]["notes"][0]
     assert camera["no_camera"]["problems"][0]["frame"] == 1
+
+
+@pytest.mark.parametrize("source", ["CAMERA", "EXACT"])
+def test_a_camera_that_shows_nothing_is_refused(camera: Any, source: str) -> None:
+    for case, frame in ((source, 1), (f"{source} parent", 3)):
+        error = camera["no_scale"][case]
+        assert error["code"] == "camera_scale"
+        assert error["message"].startswith(f'Frame {frame}: The camera "Camera" is scaled to 0') and error["hint"]
+        assert error["problems"][0]["frame"] == frame
+    assert camera["no_scale"][f"{source} small"] is None

@@ -140,6 +140,7 @@ def test_buttons_from_a_script(blender: Blender, rendered: Rendered) -> None:
     seen = blender.script("operators", file=rendered.blend)
     assert seen["render"] == ["FINISHED"]
     assert (seen["status"]["phase"], seen["status"]["done"]) == ("done", 8)
+    assert seen["one"].startswith("1 frame in ") and seen["one"].endswith("s, kept from before")
     assert seen["connect"] == ["FINISHED"] and "process" in seen["server"]
     sea, forest = "a calm sea at dawn, photo", "a forest at day, photo"
     assert seen["prompts"] == [[2, ""], [4, ""], [5, sea], [9, forest]]

@@ -16,6 +16,10 @@ out: dict = {}
 scene = bpy.context.scene
 out["render"] = list(bpy.ops.koshi.render())
 out["status"] = {"phase": state.status.phase, "done": state.status.done, "message": state.status.message}
+last, scene.frame_end = scene.frame_end, scene.frame_start
+bpy.ops.koshi.render()
+out["one"] = state.status.message
+scene.frame_end = last
 out["connect"] = list(bpy.ops.koshi.connect())
 out["server"] = state.status.server
 settings = scene.koshi

@@ -82,6 +82,26 @@ try:
 except BridgeError as error:
     out["broken_driver"] = error.as_dict()
 
+# What is no number: in a key, and by a driver, of which Blender makes 0 and cuts it off.
+def no_number(scene: bpy.types.Scene) -> object:
+    try:
+        return sample.shot_from_scene(scene).notes
+    except BridgeError as error:
+        return error.as_dict()
+
+
+out["no_number"] = {}
+for name in ("angle", "seed"):
+    scene = empty_scene()
+    keyed(scene, name, {1: 1, 5: 2, 24: 3})
+    curve(scene, name).keyframe_points[1].co.y = float("nan")
+    out["no_number"][name] = no_number(scene)
+scene = empty_scene()
+scene.koshi.driver_add("zoom").driver.expression = "float('nan') if frame == 7 else 1.01"
+out["no_number"]["driver"] = no_number(scene)
+scene.animation_data.drivers[0].driver.expression = "1.01"
+out["no_number"]["mended"] = no_number(scene)
+
 # NLA: the curve lies in a strip that plays it later and at half speed.
 scene = empty_scene()
 keyed(scene, "translation_y", {1: 0.0, 11: 10.0})
