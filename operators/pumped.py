@@ -34,6 +34,7 @@ class PumpedOperator:
     _job: Job | None = None
     _timer: Any = None
     _stale = False  # what the panels show
+    _ended: set[str] | None = None  # the result, once there is nothing left but to draw it
 
     def after(self, context: bpy.types.Context, job: Job) -> Job | None:
         """Called when a job is over without an error; may start another to follow."""
@@ -43,9 +44,9 @@ class PumpedOperator:
         """Do all of it now; for scripts and background mode, where timers never fire."""
         if not self._begin(context):
             return {'CANCELLED'}
-        while self._job is not None:
+        self._job.run()
+        while self._advance(context):
             self._job.run()
-            self._advance(context)
         return self._finish()
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -69,7 +70,7 @@ class PumpedOperator:
         # Blender's own render reads the scene in another thread; writing strips now could crash it.
         if bpy.app.is_job_running('RENDER'):
             return {'PASS_THROUGH'}
-        if self._job is None or self._job is not state.job:
+        if self._job is not state.job and self._ended is None:
             return self._stop_timer(context, {'CANCELLED'})
         begin = time.monotonic()
         try:
@@ -102,16 +103,14 @@ class PumpedOperator:
             self._stale = False
             redraw()
             return {'PASS_THROUGH'}
-        if not self._job.over:
-            self._stale = self._job.pump(BUDGET) or state.status.phase == "cancelling"
-            return {'PASS_THROUGH'}
-        self._advance(context)
-        if self._job is not None:
-            self._stale = True
-            return {'PASS_THROUGH'}
-        if bpy.ops.ed.undo_push.poll():
-            bpy.ops.ed.undo_push(message=self.bl_label)
-        return self._stop_timer(context, self._finish())
+        if self._ended is not None:
+            return self._stop_timer(context, self._ended)
+        self._stale = self._job.pump(BUDGET) or state.status.phase == "cancelling"
+        if self._job.over and not self._advance(context):
+            if bpy.ops.ed.undo_push.poll():  # at once: what the artist does next is a step of its own
+                bpy.ops.ed.undo_push(message=self.bl_label)
+            self._ended = self._finish()
+        return {'PASS_THROUGH'}
 
     def _begin(self, context: bpy.types.Context) -> bool:
         try:
@@ -123,11 +122,12 @@ class PumpedOperator:
             return False
         return True
 
-    def _advance(self, context: bpy.types.Context) -> None:
-        """The job is over: go on with what comes after it, if anything does."""
-        job, self._job = self._job, None
-        if job is not None and state.status.phase != "failed":
-            self._job = self.after(context, job)
+    def _advance(self, context: bpy.types.Context) -> bool:
+        """The job is over: go on with what comes after it; False if nothing does."""
+        follower = self.after(context, self._job) if state.status.phase != "failed" else None
+        if follower is not None:
+            self._job = follower
+        return follower is not None
 
     def _finish(self) -> set[str]:
         status = state.status
