@@ -212,6 +212,9 @@ def _show_all(window: bpy.types.Window) -> None:
                 area.spaces.active.region_3d.view_camera_offset = (0.12, 0.0)  # beside the sidebar
             elif area.type == 'SEQUENCE_EDITOR' and bpy.ops.sequencer.view_all.poll():
                 bpy.ops.sequencer.view_all()
+                if area.spaces.active.view_type == 'SEQUENCER':
+                    area.spaces.active.show_seconds = False  # keys and prompts are spoken of by their frames
+                    bpy.ops.view2d.pan(deltax=-round(14 * bpy.context.preferences.system.ui_scale))  # all of frame 1
 
 
 # The menu

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import site
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 from bridge_helpers import until
 from packages import wheel
+
+from bridge_server.client import read_connection
 
 pytest_plugins = ("window.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
@@ -239,6 +245,37 @@ def test_setting_the_backend_up(window: Window) -> None:
     # The packages that stand in are no backend, and the diagnostics say so, in lines to ask for help with.
     assert [line for line in seen["copied"] if line.startswith("ok ")]
     assert [line for line in seen["copied"] if line.startswith("FAIL ")], seen["copied"]
+
+
+@pytest.mark.timeout(3600)
+def test_the_artists_walk(bare_window: Window) -> None:
+    """docs/guide.md's, with mouse and keyboard, from a Blender without Koshi; the set-up's backend does the work.
+
+    The packages of that backend are those that run this test, unless KOSHI_REAL_SETUP=1 has them downloaded.
+    """
+    window, frames = bare_window, 6
+    folder, films = window.folder, window.folder / "Films"
+    if os.environ.get("KOSHI_REAL_SETUP") != "1":
+        listed = folder / "packages.txt"
+        listed.write_text(wheel(folder, "koshi_trial", shares=site.getsitepackages()[0]) + "\n", encoding="utf-8")
+        window.environment["KOSHI_SETUP_REQUIREMENTS"] = str(listed)
+        window.environment["KOSHI_BASE_PYTHON"] = os.path.realpath(sys.executable)
+    films.mkdir()
+    zipped = window.build(folder / "Downloads")
+    seen = window.play("walk", 3500, zipped=str(zipped), films=str(films), frames=frames)
+    if (seen["set-up"]["error"] or {}).get("code") == "no_python":
+        pytest.skip("the window's Blender finds no Python to make environments with")
+    assert seen["set-up"] == {"phase": "done", "error": None, "condition": "ready"}
+    pid = read_connection(window.rig.connection_path).pid
+    assert str(folder / "data" / "backend") in Path(f"/proc/{pid}/cmdline").read_text()
+    whole(seen["first"], frames)
+    again = seen["again"]["told"]
+    assert seen["keys"] == [[4, 0], [6, -0.8]]
+    assert again["phase"] == "done" and (again["stored"], again["made"]) == (4, 2)  # the frames before the change
+    assert [len(strip["files"]) for strip in seen["again"]["strips"]] == [frames, frames]
+    assert not any(strip["missing"] for strip in seen["again"]["strips"])
+    assert seen["file"] == str(films / "city.blend") and (films / "city.blend").is_file()
+    assert len(list(films.rglob("*.png"))) >= frames  # beside the file
 
 
 def test_closing_blender(window: Window) -> None:

@@ -5,7 +5,7 @@
     KOSHI_BLENDER=/path/to/blender python tools/make.py screenshots [FOLDER]
 
 FOLDER is docs/images unless another one is named. The window lies on a display of its own (CONTRIBUTING.md says what
-that needs), and the walk that is photographed is tests/window/pictures.py.
+that needs), and the walk that is photographed is tests/window/walk.py, the set-up with all its packages included.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from interpreters import ROOT, say
@@ -23,18 +24,22 @@ from PIL import Image
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT))
 
-from bridge_helpers import Rig
-from window import fixtures
+from window.fixtures import MORE, new_blender, short_folder
 
-SIZE = (1440, 900)
 QUALITY = 84
-# Where of the window a step happens, in its pixels from the top left; else all of it.
+# Where of the display a step happens, in its pixels from the top left; else in all of Blender's main window.
+PREFERENCES = (104, 63, 979, 636)  # a window of its own; so is the file browser, less the places of this computer
+FILES = (353, 11, 1208, 636)
 PARTS = {
-    "guide_1_install": (0, 28, 1360, 400),
-    "guide_2_set_up": (176, 282, 1184, 560),
-    "guide_2_under_way": (176, 282, 1184, 560),
-    "search": (584, 222, 1100, 376),
-    "german": (1150, 50, 1440, 900),
+    "guide_1_install": PREFERENCES,
+    "guide_1_zip": FILES,
+    "guide_2_set_up": PREFERENCES,
+    "guide_2_under_way": PREFERENCES,
+    "guide_2_done": PREFERENCES,
+    "guide_3_new": (0, 100, 720, 580),
+    "guide_3_save": FILES,
+    "search": (584, 322, 1100, 476),
+    "german": (1150, 150, 1440, 1000),
 }
 COVER = ("guide_7_again", "blender")  # the picture that README.md shows
 
@@ -60,29 +65,24 @@ def main() -> int:
 
 def take(frames: int) -> Path:
     """Play the walk in a window; returns a folder with a PNG for each step."""
-    folder = Path(tempfile.mkdtemp(prefix="koshi-pictures-"))
     pictures = Path(tempfile.mkdtemp(prefix="koshi-taken-"))
     os.environ["KOSHI_WINDOW_PICTURES"] = str(pictures)
-    backend = Path(tempfile.gettempdir()) / "Koshi Backend"  # its name is in the picture
-    if backend.exists():
-        backend = folder / "Koshi Backend"
-    fixtures.SIZE = SIZE
-    rig = Rig(folder)
-    window = fixtures.Window(fixtures.find_blender(), folder, rig)
-    try:
-        rig.start()
-        window.install()
-        window.open_display()
-        told = window.play("pictures", seconds=3600, frames=frames, backend=str(backend))
-    finally:
-        window.close()
-        rig.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(backend, ignore_errors=True)
-    if told["set-up"]:
-        say(f"no picture of the set-up under way: {told['set-up']['message']}")
+    with ExitStack() as stack:
+        folder = Path(tempfile.gettempdir()) / "koshi"  # its name is in the pictures
+        if folder.exists():
+            folder = stack.enter_context(short_folder())
+        else:
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        window = stack.enter_context(new_blender(folder))
+        films = folder / "Films"
+        films.mkdir()
+        zipped = window.build(folder / "Downloads")
+        told = window.play("pictures", 3 * 3600, zipped=str(zipped), films=str(films), frames=frames)
+    if error := told["set-up"]["error"]:
+        raise SystemExit(f"the set-up fails: {error['message']}")
     for part in ("first", "again"):
-        said = told[part]
+        said = told[part]["told"]
         say(f"{part}: {said['message']}, {said['made']} made, {said['stored']} from the store")
     return pictures
 
@@ -90,7 +90,7 @@ def take(frames: int) -> Path:
 def save(source: Path, target: Path) -> None:
     """A screenshot as a JPEG of some 100 KB."""
     picture = Image.open(source)
-    picture.crop(PARTS.get(source.stem, (0, 0, *picture.size))).save(target, quality=QUALITY, optimize=True)
+    picture.crop(PARTS.get(source.stem, (0, MORE, *picture.size))).save(target, quality=QUALITY, optimize=True)
     say(f"{target}, {target.stat().st_size // 1024} KB")
 
 

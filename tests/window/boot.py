@@ -66,6 +66,7 @@ class Player:
 
 preferences = bpy.context.preferences
 preferences.view.show_splash = False
+preferences.view.smooth_view = 0  # a view that glides is not where the mouse was sent, on a busy machine
 preferences.use_preferences_save = False
 preferences.view.use_save_prompt = False
 preferences.filepaths.use_auto_save_temporary_files = False

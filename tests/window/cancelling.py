@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 
+import eyes
 import hands
 
 
@@ -13,7 +14,7 @@ def steps(frames: int, seed: int) -> hands.Steps:
     yield from hands.set_the_stage(frames, seed, 64, 8, "cancelling.blend")
     hands.render()
     yield from hands.wait_for_frames(2)
-    place = yield from hands.find_button(hands.area('VIEW_3D'), "koshi.cancel")
+    place = yield from eyes.find_button(hands.area('VIEW_3D'), "koshi.cancel")
     yield from hands.click(*place)
     begin = time.monotonic()
     yield from hands.until(lambda: not hands.status().busy, 10, every=0.005)

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,21 @@ from bridge_helpers import Rig
 from conftest import ROOT
 from PIL import Image
 
+from bridge_server.client import BridgeError, read_connection
+
 HERE = Path(__file__).resolve().parent
 SIZE = (1024, 640)  # small: drawing by software takes as long as there are pixels
+WALK_SIZE = (1440, 900)  # of the window in the guide's pictures
+MORE = 100  # the display is higher, as Blender's file browser opens 364 pixels from the bottom and is 625 high
 
 
 class Window:
     """A Blender that plays chapters (see boot.py). Started at the first one, and again after one that ended it."""
 
-    def __init__(self, command: list[str], folder: Path, rig: Rig) -> None:
+    def __init__(self, command: list[str], folder: Path, rig: Rig, size: tuple[int, int] = SIZE) -> None:
         self.before, self.program = command[:-1], command[-1]
-        self.folder, self.rig = folder, rig
+        self.folder, self.rig, self.size = folder, rig, size
+        (folder / "profile").mkdir()
         self.environment = {
             **os.environ,
             **rig.environment,
@@ -47,13 +53,17 @@ class Window:
         self._display: subprocess.Popen[bytes] | None = None
         self._number = self._starts = self._told = 0
 
+    def build(self, folder: Path) -> Path:
+        """Build the extension's zip."""
+        folder.mkdir(exist_ok=True)
+        self._run("--command", "extension", "build", "--source-dir", str(ROOT), "--output-dir", str(folder))
+        (made,) = folder.glob("koshi-*.zip")
+        return made
+
     def install(self) -> None:
-        """Build the extension and install it into a clean profile."""
-        (self.folder / "profile").mkdir()
-        build = ("build", "--source-dir", str(ROOT), "--output-dir", str(self.folder))
-        self._run("--command", "extension", *build)
-        (made,) = self.folder.glob("koshi-*.zip")
-        self._run("--command", "extension", "install-file", "--repo", "user_default", "--enable", str(made))
+        """Build the extension and install it into the profile, which is a clean one."""
+        made = str(self.build(self.folder))
+        self._run("--command", "extension", "install-file", "--repo", "user_default", "--enable", made)
 
     def _run(self, *arguments: str) -> None:
         ended = subprocess.run(
@@ -65,10 +75,11 @@ class Window:
     def open_display(self) -> None:
         """Start an X server on a free number; it keeps its picture in a file."""
         reading, writing = os.pipe()
-        arguments = ("-displayfd", str(writing), "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-fbdir", str(self.folder))
+        screen = f"{self.size[0]}x{self.size[1] + MORE}x24"
+        arguments = ("-displayfd", str(writing), "-screen", "0", screen, "-fbdir", str(self.folder))
         with (self.folder / "display.log").open("wb") as log:
             self._display = subprocess.Popen(
-                [*self.before, "Xvfb", *arguments, "-noreset", "-nolisten", "tcp"],
+                [*self.before, "Xvfb", *arguments, "-nocursor", "-noreset", "-nolisten", "tcp"],
                 env=self.environment, cwd=ROOT, pass_fds=(writing,), stdout=log, stderr=log,
             )  # fmt: skip
         os.close(writing)
@@ -83,7 +94,7 @@ class Window:
         self._room.mkdir()
         self._starts, self._number, self._told = self._starts + 1, 0, 0
         self.environment["KOSHI_WINDOW"] = str(self._room)
-        geometry = ("--window-geometry", "0", "0", str(SIZE[0]), str(SIZE[1]))
+        geometry = ("--window-geometry", "0", "0", str(self.size[0]), str(self.size[1]))
         options = ("--gpu-backend", "opengl", "--no-window-focus", *geometry, "--enable-event-simulate")
         with (self._room / "blender.log").open("wb") as log:
             self.blender = subprocess.Popen(
@@ -179,19 +190,45 @@ def find_blender() -> list[str]:
     pytest.skip(why)
 
 
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder that a chroot shares, with a short path: sockets' names are limited, and pytest's folders long."""
+    folder = Path(tempfile.mkdtemp(prefix="koshi-window-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_blender(folder: Path) -> Iterator[Window]:
+    """A Blender as it comes, in a clean profile without Koshi. The backend that it starts ends with it."""
+    rig = Rig(folder)
+    window = Window(find_blender(), folder, rig, WALK_SIZE)
+    try:
+        window.open_display()
+        yield window
+    finally:
+        window.close()
+        with suppress(BridgeError), rig.connect() as client:
+            rig.watch(read_connection(rig.connection_path).pid)
+            if worker := client.status()["worker"]["pid"]:
+                rig.watch(worker)
+            client.shutdown()
+        rig.close()
+
+
 @pytest.fixture(scope="session")
 def backend() -> Iterator[Rig]:
     """The backend that the window's Koshi finds; a Blender in a chroot could not start it."""
     find_blender()
-    # A short path, in a folder that a chroot shares: sockets' names are limited, and pytest's folders long.
-    folder = Path(tempfile.mkdtemp(prefix="koshi-window-"))
-    rig = Rig(folder)
-    try:
-        rig.start()
-        yield rig
-    finally:
-        rig.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        rig = Rig(folder)
+        try:
+            rig.start()
+            yield rig
+        finally:
+            rig.close()
 
 
 @pytest.fixture(scope="session")
@@ -204,3 +241,10 @@ def window(backend: Rig) -> Iterator[Window]:
         yield window
     finally:
         window.close()
+
+
+@pytest.fixture
+def bare_window() -> Iterator[Window]:
+    """A Blender window for the artist's walk."""
+    with short_folder() as folder, new_blender(folder) as window:
+        yield window

@@ -39,9 +39,14 @@ def window() -> bpy.types.Window:
     return bpy.context.window_manager.windows[0]
 
 
+def front() -> bpy.types.Window:
+    """The window on top, which mouse and keys go to: preferences and file browsers open one of their own."""
+    return bpy.context.window_manager.windows[-1]
+
+
 def area(kind: str) -> bpy.types.Area:
     """The largest editor of a kind."""
-    found = [a for a in window().screen.areas if a.type == kind]
+    found = [a for w in bpy.context.window_manager.windows for a in w.screen.areas if a.type == kind]
     return max(found, key=lambda a: a.width * a.height)
 
 
@@ -52,7 +57,8 @@ def region(editor: bpy.types.Area, kind: str = 'WINDOW') -> bpy.types.Region:
 
 def within(editor: bpy.types.Area, kind: str = 'WINDOW') -> Any:
     """Context in which operators run as if called in that editor."""
-    return bpy.context.temp_override(window=window(), area=editor, region=region(editor, kind))
+    holder = next(w for w in bpy.context.window_manager.windows if editor in w.screen.areas[:])
+    return bpy.context.temp_override(window=holder, area=editor, region=region(editor, kind))
 
 
 def middle(editor: bpy.types.Area) -> tuple[int, int]:
@@ -64,12 +70,22 @@ def key(name: str, at: tuple[int, int], **held: bool) -> None:
     """Press and release a key with the mouse at a place; held: ctrl, shift, alt."""
     x, y = at
     for value in ('PRESS', 'RELEASE'):
-        window().event_simulate(type=name, value=value, x=x, y=y, **held)
+        front().event_simulate(type=name, value=value, x=x, y=y, **held)
+
+
+def type_in(text: str, at: tuple[int, int]) -> Steps:
+    """Type a text with the mouse at a place."""
+    x, y = at
+    for letter in text:
+        kind = letter.upper() if letter.isascii() and letter.isalpha() else 'SPACE'  # any key: unicode is what counts
+        front().event_simulate(type=kind, value='PRESS', unicode=letter, x=x, y=y)
+        front().event_simulate(type=kind, value='RELEASE', x=x, y=y)
+        yield 0.02
 
 
 def move(x: int, y: int) -> None:
     """Move the mouse."""
-    window().event_simulate(type='MOUSEMOVE', value='NOTHING', x=x, y=y)
+    front().event_simulate(type='MOUSEMOVE', value='NOTHING', x=x, y=y)
 
 
 def click(x: int, y: int) -> Steps:
@@ -77,25 +93,22 @@ def click(x: int, y: int) -> Steps:
     move(x, y)
     yield 0.05
     for value in ('PRESS', 'RELEASE'):
-        window().event_simulate(type='LEFTMOUSE', value=value, x=x, y=y)
+        front().event_simulate(type='LEFTMOUSE', value=value, x=x, y=y)
         yield 0.02
 
 
-def find_button(editor: bpy.types.Area, operator: str, kind: str = 'UI') -> Steps:
-    """Where the button of an operator is in an editor's sidebar, or another part of it: goes down it with the mouse,
-    in the middle and then near the right, and asks Blender."""
-    bar = region(editor, kind)
-    for x in (bar.x + bar.width // 2 - 10, bar.x + bar.width * 19 // 20):
-        for y in range(bar.y + bar.height - 6, bar.y, -7):
-            move(x, y)
-            yield 0.04
-            with within(editor, kind):
-                if not bpy.ops.ui.copy_python_command_button.poll():
-                    continue
-                bpy.ops.ui.copy_python_command_button()
-            if bpy.context.window_manager.clipboard.startswith(f"bpy.ops.{operator}("):
-                return x, y
-    raise AssertionError(f"no button of {operator} in {kind}")
+def drag(begin: tuple[int, int], end: tuple[int, int]) -> Steps:
+    """Take hold of something with the mouse, and let it go elsewhere."""
+    (x, y), (to_x, to_y) = begin, end
+    move(x, y)
+    yield 0.2
+    front().event_simulate(type='LEFTMOUSE', value='PRESS', x=x, y=y)
+    yield 0.1
+    for part in range(1, 9):
+        move(x + (to_x - x) * part // 8, y + (to_y - y) * part // 8)
+        yield 0.1
+    front().event_simulate(type='LEFTMOUSE', value='RELEASE', x=to_x, y=to_y)
+    yield 0.4
 
 
 def shot(name: str) -> None:

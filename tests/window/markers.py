@@ -24,7 +24,7 @@ def steps() -> hands.Steps:
         bpy.ops.action.view_all()
     yield 0.5
     out: dict[str, Any] = {"begin": [[marker.name, marker.frame] for marker in scene.timeline_markers]}
-    yield from drag(timeline, 20, 32)
+    yield from hands.drag(place_of(timeline, 20), place_of(timeline, 32))
     yield from hands.until(lambda: where()["kept"] == where()["frame"] != 20, 20)
     out["dragged"] = where()
     hands.shot("prompt_dragged")
@@ -55,21 +55,6 @@ def place_of(timeline: bpy.types.Area, frame: float) -> tuple[int, int]:
     region = hands.region(timeline)
     x, _ = region.view2d.view_to_region(frame, 0, clip=False)
     return region.x + x, region.y + round(18 * bpy.context.preferences.system.ui_scale)
-
-
-def drag(timeline: bpy.types.Area, begin: int, end: int) -> hands.Steps:
-    """Take hold of the marker at one frame and let it go at another."""
-    x, y = place_of(timeline, begin)
-    there, _ = place_of(timeline, end)
-    hands.move(x, y)
-    yield 0.2
-    hands.window().event_simulate(type='LEFTMOUSE', value='PRESS', x=x, y=y)
-    yield 0.1
-    for part in range(1, 9):
-        hands.move(x + (there - x) * part // 8, y)
-        yield 0.1
-    hands.window().event_simulate(type='LEFTMOUSE', value='RELEASE', x=there, y=y)
-    yield 0.4
 
 
 def press(timeline: bpy.types.Area, name: str, **held: bool) -> hands.Steps:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import bpy
+import eyes
 import hands
 
 
@@ -52,7 +53,7 @@ def steps(folder: str, packages: str) -> hands.Steps:
 def press(operator: str) -> hands.Steps:
     """Click a button of Koshi's preferences."""
     yield 0.4
-    place = yield from hands.find_button(hands.area('PREFERENCES'), operator, 'WINDOW')
+    place = yield from eyes.find_button(hands.area('PREFERENCES'), operator, 'WINDOW')
     yield from hands.click(*place)
     yield 0.1
 
