@@ -23,7 +23,7 @@ FEW = 100  # frames of curves that are read within 4 ms
 REST = 3  # looks without a change before the scene is rendered for a preview
 _QUIET = (bpy.types.Scene, bpy.types.Collection, bpy.types.Image, bpy.types.Screen, bpy.types.WindowManager)
 
-longest_tick = 0.0  # seconds, since the timer was started
+longest_tick = 0.0  # seconds of the processor, since the timer was started
 _scene = ""  # the one that Live follows; "" while it is off
 _asked: Any = None  # what the newest preview was asked for
 _before: Any = None  # what the look before saw
@@ -76,7 +76,7 @@ def _on_load(*_: Any) -> None:
 
 def _tick() -> float | None:
     global longest_tick
-    begin = time.monotonic()
+    begin = time.thread_time()
     try:
         changed = _work()
     except Exception:  # a timer that raises is gone without a word
@@ -89,7 +89,7 @@ def _tick() -> float | None:
         changed = True
     if changed:
         redraw()
-    longest_tick = max(longest_tick, time.monotonic() - begin)
+    longest_tick = max(longest_tick, time.thread_time() - begin)
     if preview_session.status.busy:
         return BUSY
     if is_on():

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""F12 and Esc on a real keyboard, while the KOSHI engine paints. Blender ends after this chapter, because it takes no
+simulated events any more."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import bpy
+import hands
+import keyboard
+
+
+def steps(seed: int) -> hands.Steps:
+    """Reports how long Esc takes, what becomes of the job, and whether the next F12 works."""
+    yield from hands.set_the_stage(2, seed, 64, 1, "stopping.blend")
+    hands.render()
+    yield from hands.wait_for_the_end()
+    scene, ended = hands.window().scene, []
+    scene.render.engine = 'KOSHI'
+    scene.frame_end, scene.koshi.steps = 40, 8
+    scene.frame_set(40)
+    for name in ("complete", "cancel"):
+        getattr(bpy.app.handlers, f"render_{name}").append(lambda *_, name=name: ended.append(name))
+    yield 0.5
+    bpy.app.use_event_simulate = False
+    keyboard.press("F12")
+    yield from hands.until(lambda: bpy.app.is_job_running('RENDER'), 20)
+    yield from hands.until(lambda: job()["frames"] == 40 and job()["done"] >= 2, 120, every=0.1)
+    hands.shot("engine-under-way")
+    keyboard.press("ESC")
+    begin = time.monotonic()
+    yield from hands.until(lambda: not bpy.app.is_job_running('RENDER'), 30, every=0.005)
+    seen: dict[str, Any] = {"seconds": time.monotonic() - begin, "ended": ended[:]}
+    yield from hands.until(lambda: job()["state"] != "running", 20, every=0.1)
+    seen["job"] = job()
+    yield 0.5
+    hands.shot("engine-stopped")
+    seen["sequencer"] = scene.render.use_sequencer  # off for the render, as a take is in it
+    hands.window().scene.frame_set(2)
+    ended.clear()
+    for _ in range(5):  # without a window manager to say which window is in front, a key is lost now and then
+        if not ended and not bpy.app.is_job_running('RENDER'):
+            keyboard.press("F12")
+            yield 3.0
+    yield from hands.until(lambda: ended and not bpy.app.is_job_running('RENDER'), 60)
+    yield 0.5
+    seen |= {"then": ended[:], "again": job()}
+    hands.shot("engine-again")
+    bpy.app.timers.register(lambda: bpy.ops.wm.quit_blender() and None, first_interval=0.5)
+    return seen
+
+
+def job() -> dict[str, Any]:
+    """The backend's newest job."""
+    with hands.koshi("bridge_server.client").Client() as client:
+        return (client.jobs() or [{"frames": 0, "done": 0, "state": "none"}])[-1]
