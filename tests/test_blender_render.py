@@ -240,7 +240,7 @@ def test_cancel_keeps_the_finished_frames(blender: Blender, tmp_path: Path) -> N
     assert seen["seconds"] < 1.0
     assert 2 <= seen["done"] < 40
     assert len(seen["files"]) == seen["elements"] == seen["done"]
-    assert seen["longest_tick"] < 0.3  # the window never freezes; the first frame also makes the strip
+    assert seen["longest_tick"] < 0.01  # the window never freezes; the first frame also makes the strip
     finished = blender.koshi(blend, "render", "--frame-end", seen["done"])
     assert (finished["ok"], finished["made"], finished["stored"]) == (True, 0, seen["done"])
 

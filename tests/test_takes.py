@@ -119,6 +119,7 @@ def taken(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def test_takes_in_blender(taken: dict[str, Any]) -> None:
     assert taken["none"]["code"] == "no_take"
 
+    assert len(taken["ticks"]) > 2 and max(taken["ticks"]) < 0.01  # observed: .0012 to .0019
     cancelled, resumed = taken["cancelled"], taken["resumed"]
     assert cancelled["phase"] == "cancelled" and cancelled["poll"]
     assert cancelled["takes"] == [[cancelled["done"], 8]]
@@ -149,4 +150,4 @@ def test_long_takes_in_blender(taken: dict[str, Any]) -> None:
     assert taken["names"] == [f"{n:04}.png" for k in range(10) for n in (1 + 1000 * k, 1000 + 1000 * k)]
     assert taken["whole"] and taken["mended"] == 10_000
     assert taken["stepped"] == [f"{1 + place // 3 * 3:04}.png" for place in range(499 * 3 + 1)]
-    print(f"10,000 frames: {taken['seconds']:.2f} s")
+    assert taken["seconds"] < 1.0  # of the processor; observed in all versions: .35 to .73

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import bpy
 
@@ -168,4 +169,21 @@ out["prompts"] = {
     f"{a}-{b}": sample.shot_from_scene(scene, a, b).shot["prompts"]
     for a, b in ((1, 50), (10, 30), (8, 8), (-3, 4))
 }
+
+# Twenty curves of a hundred keys each, 10,000 frames.
+scene = empty_scene(frames=10_000)
+properties = koshi("panels.properties")
+names = (*properties.SCHEDULES, *properties.MORE_SCHEDULES)[:20]
+for name in names:
+    path = koshi("operators.shot_fields").property_of(name)
+    low, high = (getattr(scene.koshi.bl_rna.properties[path], f"soft_{end}") for end in ("min", "max"))
+    for k in range(100):
+        setattr(scene.koshi, path, type(low)(low + (high - low) * (k % 7) / 6))
+        scene.koshi.keyframe_insert(path, frame=1 + 100 * k)
+begin = time.process_time()
+shot = sample.shot_from_scene(scene).shot
+out["long"] = {
+    "curves": len(names), "frames": shot["frames"], "seconds": time.process_time() - begin,
+    "moving": sum(len(set(column)) > 100 for column in shot["schedules"].values() if isinstance(column, list)),
+}  # fmt: skip
 result(out)
