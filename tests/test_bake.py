@@ -50,6 +50,16 @@ def test_each_scene_reads_its_own_slot(told: Any) -> None:
     assert told["slots"] == {"one": [1.0, 1.1], "other": [1.5, 1.5], "slots": 2}
 
 
+def test_an_action_of_two_layers(told: Any) -> None:
+    """Up to 5.2 Blender itself takes no second layer; a version that does must not be read as if it had one."""
+    if "slots" not in told:
+        pytest.skip("actions have no layers in this version")
+    if "refused" in told["layers"]:
+        assert "may not have more than one layer" in told["layers"]["refused"]
+        return
+    np.testing.assert_allclose(told["layers"]["sampled"], told["layers"]["blender"], rtol=1e-6, atol=1e-7)
+
+
 def test_absolute_curves_move_by_their_differences(told: Any) -> None:
     places, moves = told["absolute"]["places"], told["absolute"]["moves"]
     for name in MOTION:

@@ -169,6 +169,17 @@ if hasattr(action, "slots"):
     key(other, "zoom", {1: 1.5, 24: 1.5})
     ends = {"one": columns(scene)["zoom"][::23], "other": columns(other)["zoom"][::23]}
     out["slots"] = {**ends, "slots": len(action.slots)}
+    # A second layer that adds to the first, should a version of Blender take one.
+    try:
+        layer = action.layers.new("On top")
+    except RuntimeError as error:
+        out["layers"] = {"refused": str(error)}
+    else:
+        layer.mix_mode = 'ADD'
+        bag = layer.strips.new(type='KEYFRAME').channelbag(scene.animation_data.action_slot, ensure=True)
+        bag.fcurves.new("koshi.zoom").keyframe_points.insert(1, 0.5)
+        blender = by_frame_set(scene, range(1, 25))["zoom"]
+        out["layers"] = {"sampled": columns(scene)["zoom"], "blender": blender}
 
 # Absolute curves; frame step; both.
 scene = empty_scene(frames=25)
