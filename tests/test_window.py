@@ -182,6 +182,7 @@ def test_takes_are_redone_replaced_and_filled(window: Window) -> None:
     kept = [2, 4, seen["takes"][1], 0.5]
     assert seen["replaced"] == seen["back"] == kept and seen["rerendered"] == [kept, True]
     assert seen["between"] == ["IMAGE", "IMAGE", "IMAGE", "SPEED"] and seen["phase"] == "done"
+    assert seen["from_here"] == ["done", 2, 2]  # what lies before the playhead is not painted again
     assert seen["missing"] == []
 
 

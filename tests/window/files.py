@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bpy
+import eyes
 import hands
 
 
@@ -31,8 +32,7 @@ def steps(frames: int, seed: int) -> hands.Steps:
     yield 0.5
     seen["opened"] = hands.outcome()
     hands.shot("opened")
-    with hands.within(hands.area('VIEW_3D')):
-        bpy.ops.koshi.resume('INVOKE_DEFAULT')
+    yield from hands.click(*(yield from eyes.find_button(hands.area('VIEW_3D'), "koshi.resume", columns=(0.3,))))
     yield from hands.wait_for_frames(1)
     yield from hands.wait_for_the_end()
     return {**seen, "end": hands.outcome()}
