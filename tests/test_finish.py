@@ -37,6 +37,10 @@ def test_everything_draws_with_icons_that_are_there(seen: Any) -> None:
     assert seen["drawn"]["twice"] == []  # a menu that two people have filled
 
 
+def test_what_is_animatable_has_its_dot_and_nothing_else(seen: Any) -> None:
+    assert seen["dots"] == {"lacking": [], "useless": [], "nowhere": []}
+
+
 def test_what_cannot_run_says_why(seen: Any) -> None:
     assert {case: silent for case, silent in seen["silent"].items() if silent} == {}
 

@@ -17,19 +17,28 @@ sys.path.insert(0, os.path.dirname(__file__))
 from inside import PACKAGE, arguments, empty_scene, koshi, result
 
 ICONS = set(bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys())
+# Every property that was drawn, and whether with the dot that shows and sets keys.
+ANIMATABLE: dict[str, set[bool]] = {}
+FIXED: dict[str, set[bool]] = {}
 FOLDER = Path(koshi("panels").__file__).parent.parent
 
 
 class Layout:
     """Takes the place of a UILayout: notes what is drawn, and refuses what Blender would."""
 
-    def __init__(self, drawn: dict[str, list[str]], lined_up: bool = False) -> None:
-        self.__dict__.update(drawn=drawn, lined_up=lined_up)
+    def __init__(self, drawn: dict[str, list[str]], lined_up: bool = False, dotted: bool = True) -> None:
+        self.__dict__.update(drawn=drawn, lined_up=lined_up, dotted=dotted)
 
     def __setattr__(self, name: str, value: Any) -> None:
         assert name in bpy.types.UILayout.bl_rna.properties, name
         if name == "use_property_split":
             self.__dict__["lined_up"] = value
+        if name == "use_property_decorate":
+            self.__dict__["dotted"] = value
+
+    def part(self) -> Layout:
+        """A layout within this one."""
+        return Layout(self.drawn, self.lined_up, self.dotted)
 
     def __getattr__(self, name: str) -> Any:
         function = bpy.types.UILayout.bl_rna.functions.get(name)
@@ -39,8 +48,8 @@ class Layout:
         def draw(*given: Any, **named: Any) -> Any:
             self.check(name, given, named)
             if name == "panel":
-                return Layout(self.drawn, self.lined_up), Layout(self.drawn, self.lined_up)
-            return Operated() if name == "operator" else Layout(self.drawn, self.lined_up)
+                return self.part(), self.part()
+            return Operated() if name == "operator" else self.part()
 
         return draw
 
@@ -55,6 +64,9 @@ class Layout:
             assert prop in data.bl_rna.properties, f"no {prop} in {data}"
             if not self.lined_up and named.get("text") != "":
                 self.drawn["not split"].append(prop)
+            key = f"{data.bl_rna.identifier}.{prop}"
+            animatable = data.id_data is not None and data.bl_rna.properties[prop].is_animatable  # not preferences
+            (ANIMATABLE if animatable else FIXED).setdefault(key, set()).add(self.lined_up and self.dotted)
         if name == "operator":
             self.drawn["operators"].append(given[0])
             module, _, function = given[0].partition(".")
@@ -162,10 +174,12 @@ def refusals_everywhere() -> dict[str, list[str]]:
     empty_scene()
     bpy.context.scene.koshi.prompts.clear()
     seen["nothing"] = refusals()
-    state = koshi("operators.state")
-    state.status.phase = "rendering"
+    os.environ["KOSHI_PYTHON"], os.environ["KOSHI_CONNECTION"] = "", str(Path(bpy.app.tempdir, "none.json"))
+    running = koshi("operators.start").connect(bpy.context.scene)  # there is no backend: it is busy until it knows
     seen["busy"] = refusals()
-    state.status.phase = "idle"
+    running.cancel()
+    running.run()
+    assert not koshi("operators.state").status.busy
     bpy.context.scene.sequence_editor_create()
     seen["sequencer"] = refusals()
     bpy.context.preferences.addons[PACKAGE].preferences.use_remote = True
@@ -177,16 +191,35 @@ def refusals_everywhere() -> dict[str, list[str]]:
 def filled_scene() -> None:
     """Something for each panel to show."""
     scene = empty_scene()
-    for source in scene.koshi.bl_rna.properties["motion_source"].enum_items:
-        scene.koshi.motion_source = source.identifier
-        draw_everything()
-    scene.koshi.motion_source, scene.koshi.depth_source = '3D', "files"
-    scene.koshi.model = 'CUSTOM'
+    settings = scene.koshi
+    settings.prompts[0].use_weight = True
+    settings.loras.add()
+    settings.guided_images.add()
+    for name in (
+        "motion_source", "video_source", "hybrid_over", "hybrid_composite", "hybrid_mask", "mask_source", "guided_as",
+        "noise_mode", "color_mode", "depth_source", "loop",
+    ):  # fmt: skip
+        for choice in settings.bl_rna.properties[name].enum_items:
+            setattr(settings, name, choice.identifier)
+            draw_everything()
+    settings.motion_source, settings.depth_source = '3D', "files"
+    settings.model = 'CUSTOM'
+
+
+def dots() -> dict[str, list[str]]:
+    """Properties without the dot they need, with one they have no use for, and those of Koshi's that no panel has."""
+    ours = bpy.context.scene.koshi.bl_rna
+    known = {f"{ours.identifier}.{prop.identifier}" for prop in ours.properties if prop.is_animatable}
+    return {
+        "lacking": sorted(key for key, seen in ANIMATABLE.items() if False in seen),
+        "useless": sorted(key for key, seen in FIXED.items() if True in seen),
+        "nowhere": sorted(known - {f"{ours.identifier}.rna_type"} - set(ANIMATABLE)),
+    }
 
 
 seen: dict[str, Any] = {"silent": refusals_everywhere()}
 filled_scene()
-seen |= {"drawn": draw_everything(), "icons": icons_in_code(), "operators": operators()}
+seen |= {"drawn": draw_everything(), "dots": dots(), "icons": icons_in_code(), "operators": operators()}
 keys = bpy.context.window_manager.keyconfigs
 seen["keys"] = [
     item.idname
