@@ -53,13 +53,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def older(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of a version before."""
+    """The same of a version before, with a preference and a curve that are gone since."""
     folder = tmp_path_factory.mktemp("older")
     (source,) = made.glob("*.zip")
     swaps = {"blender_manifest.toml", "koshi_backend/__init__.py", "bridge_server/protocol.py"}
+    gone = {"panels/preferences.py": b"    store_limit:", "panels/properties.py": b"    zoom:"}
     with zipfile.ZipFile(source) as whole, zipfile.ZipFile(folder / f"koshi-{OLD}.zip", "w") as old:
         for name in whole.namelist():
             data = whole.read(name)
+            if name in gone:
+                assert data.count(gone[name]) == 1
+                data = data.replace(gone[name], b"    worn_out: FloatProperty(default=1.0)\n" + gone[name])
             old.writestr(name, data.replace(__version__.encode(), OLD.encode()) if name in swaps else data)
     repository.index_folder(any_blender(), folder)
     return folder
@@ -114,6 +118,8 @@ def test_blender_installs_and_updates_from_it(
     assert seen["installed"] == {"version": OLD, "code": OLD, **works}
     assert seen["updated"] == {"version": __version__, "code": __version__, **works}
     assert seen["kept"]
+    assert seen["worn_out"] == {"before": [3.0, 4.0], "after": [False, False]}  # which stands in nobody's way
+    assert seen["frames"] == 3 and seen["saved"] == ["FINISHED"]
     assert seen["zoom"] == 1.25  # the scene's settings, too
     # Uninstalled, Blender has deleted all that it gives an extension; what was rendered is elsewhere.
     assert seen["gone"] and seen["note"]

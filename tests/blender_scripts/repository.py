@@ -39,7 +39,11 @@ def main() -> None:
     chosen = preferences.addons[PACKAGE].preferences
     for name, value in KEPT.items():
         setattr(chosen, name, value)
-    bpy.context.scene.koshi.zoom = 1.25
+    settings = bpy.context.scene.koshi
+    settings.zoom = 1.25
+    chosen.worn_out, settings.worn_out = 3.0, 4.0  # which only the old version has
+    settings.keyframe_insert("worn_out", frame=1)
+    seen["worn_out"] = {"before": [chosen.worn_out, settings.worn_out]}
 
     repository.remote_url = new
     bpy.ops.extensions.repo_sync(**where)
@@ -47,7 +51,14 @@ def main() -> None:
     seen["updated"] = state(repository)
     chosen = preferences.addons[PACKAGE].preferences
     seen["kept"] = {name: getattr(chosen, name) for name in KEPT} == KEPT
-    seen["zoom"] = bpy.context.scene.koshi.zoom
+    scene = bpy.context.scene
+    seen["zoom"] = scene.koshi.zoom
+    seen["worn_out"]["after"] = [hasattr(chosen, "worn_out"), hasattr(scene.koshi, "worn_out")]
+    scene.render.resolution_x = scene.render.resolution_y = 64
+    scene.koshi.prompts.add().text = "a calm sea at dawn, photo"
+    sample = importlib.import_module(f"{PACKAGE}.operators.sample")
+    seen["frames"] = sample.shot_from_scene(scene, 1, 3).shot["frames"]  # its curve is still there
+    seen["saved"] = list(bpy.ops.wm.save_userpref())
 
     takes, note = importlib.import_module(f"{PACKAGE}.operators.sequencer").takes_folder()
     seen["note"] = str(takes) in note
