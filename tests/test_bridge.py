@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bridge_helpers import ROOT, Rig, frames_of, gone, receive, resident_mib, shot, slow_shot
+from bridge_helpers import ROOT, Rig, before_kinds, frames_of, gone, receive, resident_mib, shot, slow_shot, until
 
 from bridge_server import dial, protocol
 from bridge_server.client import BridgeError, Client, read_connection
@@ -105,6 +105,20 @@ def test_a_device_that_is_not_there_fails_the_job_and_only_it(shared: Rig) -> No
             assert error["code"] == "bad_device" and "no device 'cuda:99'" in error["message"] and error["hint"]
         client.submit(shot(1, seed=77), "cpu")
         assert len(frames_of(list(client.events()))) == 1
+
+
+def test_a_server_that_knows_no_kinds_is_told_of(shared: Rig) -> None:
+    """It would render what was meant as motion: the job is cancelled, and the artist hears what to do."""
+    with before_kinds(read_connection(shared.connection_path)) as older, Client(older) as client:
+        one = client.submit(shot(1, seed=78))["job"]["id"]  # as older clients say it
+        assert len(frames_of(list(client.events()))) == 1
+        with pytest.raises(BridgeError) as caught:
+            client.submit(slow_shot(seed=79), kind="motion")
+        assert caught.value.code == "old_backend"
+    with shared.connect() as client:
+        first, second = client.jobs()[-2:]
+        assert (first["id"], first["state"], second["kind"]) == (one, "done", "render")
+        until(lambda: client.jobs()[-1]["state"] == "cancelled")
 
 
 def test_two_clients_two_jobs_and_a_third_looks_on(shared: Rig) -> None:
