@@ -129,6 +129,10 @@ class Client:
         """The server's state: pid, software, worker, jobs."""
         return self._request({"type": "status"})
 
+    def release(self) -> Header:
+        """Has a backend that is idle give its memory back; its next render loads the model again."""
+        return self._request({"type": "release"})
+
     def shutdown(self) -> Header:
         """Stops the server and whatever it renders; finished frames are kept."""
         return self._request({"type": "shutdown"})

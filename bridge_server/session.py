@@ -171,6 +171,9 @@ class Session:
                 return {"type": "jobs", "jobs": [job.record() for job in jobs.jobs.values()]}
             case "status":
                 return {"type": "status", **self._server.status()}
+            case "release":
+                supervisor.release()
+                return {"type": "released"}
             case "shutdown":
                 asyncio.get_running_loop().call_later(0.1, self._server.stop)  # after this reply
                 return {"type": "stopping"}

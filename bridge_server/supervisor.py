@@ -152,6 +152,11 @@ class Supervisor:
             self._worker.send({"type": "cancel", "job": job.id})
             asyncio.get_running_loop().call_later(self._grace, self._kill_if_still_at, job, self._worker)
 
+    def release(self) -> None:
+        """Has the worker let go of its models, unless it is at work: the next job loads its own again."""
+        if self._worker is not None and self._current is None:
+            self._worker.send({"type": "release"})
+
     async def run(self) -> None:
         """Works until cancelled, then ends the worker."""
         try:

@@ -2,8 +2,8 @@
 """The process that renders: the only one with torch. The server feeds it, and may lose it at any time.
 
 Messages come on stdin and go out on stdout, framed as on the socket:
- in   render {"job", "shot", "device", "kind"}, cancel {"job"}; the end of stdin means that the server is gone,
-      and so are we
+ in   render {"job", "shot", "device", "kind"}, cancel {"job"}, release {}; the end of stdin means that the server is
+      gone, and so are we
  out  ready {"pid"}, progress {"job", ...}, frame {"job", "index", "number", "key", "stored"} + PNG,
       done {"job"}, failed {"job", "error"}, cancelled {"job"}
 Whatever a library prints goes to stderr, which the server keeps in its log.
@@ -44,6 +44,9 @@ class Worker:
         self._send({"type": "ready", "pid": os.getpid()})
         while True:
             order = self._renders.get()
+            if order["type"] == "release":
+                _release()
+                continue
             job = str(order["job"])
             self._send({**self._render(job, order["shot"], order.get("device"), order.get("kind")), "job": job})
             self._cancelled.discard(job)
@@ -61,7 +64,7 @@ class Worker:
         os._exit(0)
 
     def _obey(self, order: Header) -> None:
-        if order["type"] == "render":
+        if order["type"] in ("render", "release"):
             self._renders.put(order)
         elif order["type"] == "cancel":
             self._cancelled.add(str(order["job"]))
@@ -137,6 +140,15 @@ def _import_error(error: ImportError) -> BridgeError:
         return BridgeError("missing_package", message, "Run Koshi's set-up again.")
     message = f"A Python package in Koshi's environment ({sys.executable}) cannot be loaded: {error}."
     return BridgeError("missing_package", message, "Run Koshi's set-up again.")
+
+
+def _release() -> None:
+    """Give back the memory of what is loaded, if anything is."""
+    if "koshi_backend.models.pool" not in sys.modules:
+        return
+    from koshi_backend.unload import unload
+
+    log.info("unloaded, to make room: %d", unload())
 
 
 def _give_way() -> None:

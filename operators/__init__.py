@@ -13,6 +13,7 @@ from . import (
     diagnose,
     engine,
     guides,
+    make_room,
     media,
     models,
     motion_preview,
@@ -35,7 +36,7 @@ from . import (
 
 MODULES = (setup, store, diagnose, prompts, backend, bake, guides, media, render, preview, motion_preview, engine, cli)
 MODULES += (models, take_operators, redo, between_strip, video_input, sound_curve, project, transfer, schedules)
-MODULES += (presets,)
+MODULES += (presets, make_room)
 
 
 def register() -> None:

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from bridge_helpers import ROOT, Rig, gone, slow_shot, until
+from bridge_helpers import ROOT, Rig, frames_of, gone, shot, slow_shot, until
 
 from bridge_server.client import BridgeError, Client, read_connection, start_server
 from bridge_server.protocol import Connection
@@ -41,6 +41,29 @@ def test_stopping_cleanly_and_one_server_per_connection_file(rig: Rig) -> None:
     assert not rig.connection_path.exists()
     assert gone(worker)
     assert "Traceback" not in rig.log.read_text()
+
+
+def test_an_idle_backend_gives_its_models_memory_back(rig: Rig) -> None:
+    rig.start()
+    with rig.connect() as client:
+
+        def render(seed: int) -> int:
+            client.submit(shot(2, seed=seed))
+            return len(frames_of(list(client.events())))
+
+        assert client.release() and "unloaded" not in rig.log.read_text()  # no worker yet
+        assert render(1) == 2
+        worker = rig.worker()
+        client.release()
+        until(lambda: "unloaded, to make room: 1" in rig.log.read_text())
+        client.release()
+        until(lambda: "unloaded, to make room: 0" in rig.log.read_text())
+        assert render(2) == 2 and rig.worker() == worker  # the model is loaded again
+        client.submit(slow_shot(seed=3))
+        list(zip(range(2), client.events()))  # noqa: B905  # some events, so that it renders
+        client.release()  # not now
+        assert list(client.events())[-1][0]["type"] == "done"
+        assert rig.log.read_text().count("unloaded") == 2
 
 
 def test_kill_9_of_the_server_takes_the_worker_along_and_leaves_no_trap(rig: Rig) -> None:

@@ -202,6 +202,15 @@ def test_takes_in_the_sequencer_do_not_keep_the_engine_from_painting(blender: Bl
     assert pixels(tmp_path / "edit.png")[0, 0].tolist() == [255, 0, 0]  # Blender renders an edit
 
 
+@in_newest
+def test_another_engines_render_on_the_card_gets_the_models_memory(blender: Blender) -> None:
+    log = Path(blender.environment["KOSHI_CACHE"]) / "server.log"
+    seen = blender.script("room", int(blender.version.replace(".", "")) * 100 + 90, log)
+    assert seen["made"] == [2, 2]
+    before, *after = seen["unloaded"]
+    assert after == [before, before + 1]
+
+
 NO_PROMPT = ("--python-expr", "import bpy; bpy.context.scene.koshi.prompts.clear()")
 
 

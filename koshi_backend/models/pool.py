@@ -147,6 +147,15 @@ def loaded_on(device: torch.device) -> FluxModel | None:
     return next((model for key, model in _loaded.items() if key[2] == device and _sound(model)), None)
 
 
+def unload() -> int:
+    """Let go of the models that are loaded, and of their memory; returns how many that were."""
+    devices = [key[2] for key in _loaded]
+    _loaded.clear()
+    for device in devices:
+        release(device)
+    return len(devices)
+
+
 def _make_room(model: FluxModel, wanted: Wanted, job: Job, limit: float | None) -> None:
     """Bring a model that is loaded to the policy that its next job needs, where that is more than any before needed.
 

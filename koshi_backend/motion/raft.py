@@ -34,6 +34,11 @@ def raft_flow(first: Tensor, second: Tensor) -> Tensor:
     return flow.permute(1, 2, 0).contiguous().clone()
 
 
+def forget() -> None:
+    """Let go of the network that is loaded."""
+    _net.cache_clear()
+
+
 @functools.cache
 def _net(device: str) -> nn.Module:
     try:

@@ -130,6 +130,11 @@ def load_rife(file: str | Path, device: torch.device) -> Rife:
     return _loaded(path, stat.st_size, stat.st_mtime_ns, device)
 
 
+def forget() -> None:
+    """Let go of the weights that are loaded."""
+    _loaded.cache_clear()
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(path: Path, size: int, changed: int, device: torch.device) -> Rife:
     found = _tensors(path)
