@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image, ImageChops
 
 if TYPE_CHECKING:
     from window.fixtures import Window
@@ -124,6 +125,10 @@ def test_removing_the_add_on(window: Window) -> None:
     assert seen["before"] == ["koshi-reader"]
     assert seen["seconds"] < 1.0 * stretch()  # until its thread has ended
     assert not seen["registered"]
+    folder = Path(os.environ.get("KOSHI_WINDOW_PICTURES") or window.folder)
+    told, read = (Image.open(folder / f"{name}.png").convert("L") for name in ("removed", "removed-and-read"))
+    differences = ImageChops.difference(told, read).point(lambda value: 255 * (value > 8)).histogram()
+    assert differences[255] > 15000  # pixels: the message, which Esc closes, says that the render goes on
     assert seen["enabled"]["phase"] == "idle"
     assert seen["attached"] and seen["told"]["job"] == seen["job"]
     whole(seen, 40)
