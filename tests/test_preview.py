@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,13 @@ import pytest
 if TYPE_CHECKING:
     from blender_scripts.fixtures import Blender
 
-from bridge_server.client import BridgeError, Client
 from bridge_server.jobs import Queue
-from bridge_server.protocol import Connection
 from koshi_backend.chain import render_shot
 from koshi_backend.preview import kept_motion_frames, motion_frames
 from koshi_backend.shot import Shot, load_shot
 from koshi_backend.store import FrameStore
 
 pytest_plugins = ("blender_scripts.fixtures",)
-in_blender = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True, scope="session")
 pytestmark = [pytest.mark.timeout(300)]
 
 
@@ -35,7 +31,6 @@ def told(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> Any:
 # What is made for a frame
 
 
-@in_blender
 def test_a_preview_begins_at_its_block(told: Any) -> None:
     """First frame, last frame, how many: blocks of 8 count from the shot's first frame, of those that are made."""
     assert told["blocks"] == {
@@ -47,7 +42,6 @@ def test_a_preview_begins_at_its_block(told: Any) -> None:
     }  # fmt: skip
 
 
-@in_blender
 def test_a_preview_begins_at_the_last_cut(told: Any) -> None:
     """Cameras change at frames 6 and 11, blocks begin at 1 and 9."""
     assert told["cuts"] == {
@@ -56,7 +50,6 @@ def test_a_preview_begins_at_the_last_cut(told: Any) -> None:
     }  # fmt: skip
 
 
-@in_blender
 def test_sizes_keep_the_renders_shape(told: Any) -> None:
     assert told["sizes"] == {
         "256x128@128": [128, 64], "1920x1080@256": [256, 144], "1080x1920@256": [144, 256], "1000x1000@256": [256, 256],
@@ -64,7 +57,6 @@ def test_sizes_keep_the_renders_shape(told: Any) -> None:
     }  # fmt: skip
 
 
-@in_blender
 def test_shifts_shrink_with_the_picture(told: Any) -> None:
     small, full = told["asked"], told["full"]
     assert small["schedules"]["translation_x"][1:] == pytest.approx(
@@ -78,7 +70,6 @@ def test_shifts_shrink_with_the_picture(told: Any) -> None:
 # The preview of a frame
 
 
-@in_blender
 def test_the_preview_is_the_frame_of_its_small_shot(told: Any, tmp_path: Path) -> None:
     picture = told["picture"]
     assert (picture["answer"], picture["phase"], picture["frame"], picture["begins"]) == (["FINISHED"], "done", 5, 1)
@@ -88,7 +79,6 @@ def test_the_preview_is_the_frame_of_its_small_shot(told: Any, tmp_path: Path) -
     assert (picture["source"], picture["size"], picture["runtime"]) == ("FILE", [128, 64], True)
 
 
-@in_blender
 def test_one_frame_further_costs_one_frame_and_back_none(told: Any) -> None:
     jobs, (back, path) = told["jobs"], told["back"]
     assert [jobs[told[name]]["made"] for name in ("job", "next job")] == [5, 1]
@@ -96,12 +86,10 @@ def test_one_frame_further_costs_one_frame_and_back_none(told: Any) -> None:
     assert {jobs[told["job"]]["kind"]} == {"preview"}
 
 
-@in_blender
 def test_the_image_comes_back_when_somebody_removed_it(told: Any) -> None:
     assert told["again"]["size"] == [128, 64] and told["again"]["path"] != told["picture"]["path"]
 
 
-@in_blender
 def test_the_newest_wins(told: Any) -> None:
     latest = told["latest"]
     assert latest["phase"] == "done"
@@ -109,7 +97,6 @@ def test_the_newest_wins(told: Any) -> None:
     assert told["jobs"][latest["newer"]]["state"] == "done"
 
 
-@in_blender
 def test_an_error_is_a_sentence(told: Any) -> None:
     assert "There is no prompt" in told["error"] and "Traceback" not in told["error"]
     assert told["failed"] == ["failed", "bad_shot"]
@@ -118,7 +105,6 @@ def test_an_error_is_a_sentence(told: Any) -> None:
 # Live
 
 
-@in_blender
 def test_live_asks_for_what_has_changed_and_for_nothing_else(told: Any) -> None:
     live = told["live"]
     assert live["first"] and live["prompt"] and live["frame"] and not live["nothing new"]
@@ -126,14 +112,12 @@ def test_live_asks_for_what_has_changed_and_for_nothing_else(told: Any) -> None:
     assert live["error"] == ["failed", "no_camera", False]
 
 
-@in_blender
 def test_live_finishes_what_it_makes_until_the_playhead_rests(told: Any) -> None:
     live = told["live"]
     assert not live["moving"] and not live["still moving"] and live["at rest"]
     assert live["newest"] == ["done", 6] and told["overtaken"] == "cancelled"
 
 
-@in_blender
 def test_previews_wait_for_a_render(told: Any) -> None:
     live = told["live"]
     assert live["while rendering"] is False
@@ -141,12 +125,10 @@ def test_previews_wait_for_a_render(told: Any) -> None:
     assert live["afterwards"] == ["done", 3]
 
 
-@in_blender
 def test_live_leaves_nothing_behind(told: Any) -> None:
     assert told["live"]["left"] == [] and told["live"]["timer"] is False
 
 
-@in_blender
 def test_nothing_of_a_preview_is_saved(told: Any) -> None:
     assert "Koshi Preview" in told["unsaved"]
     saved = told["saved"]
@@ -162,7 +144,6 @@ def motion_of(document: dict[str, Any]) -> Shot:
     return load_shot({name: value for name, value in document.items() if name != "model"})
 
 
-@in_blender
 def test_the_motion_preview_is_the_shots_motion(told: Any) -> None:
     """Without a prompt, with a model that is nowhere, of every second frame; file k shows at the k-th scene frame."""
     motion = told["motion"]
@@ -176,14 +157,12 @@ def test_the_motion_preview_is_the_shots_motion(told: Any) -> None:
     assert told["replayed"] == [zlib.crc32(png) for png in expected]  # from the store: its job had ended
 
 
-@in_blender
 def test_the_film_follows_the_timeline(told: Any) -> None:
     motion = told["motion"]
     assert (motion["source"], motion["shown"], motion["auto"]) == ("SEQUENCE", "Koshi Motion", True)
     assert motion["user"] == [3, 7, 0] and motion["runtime"]
 
 
-@in_blender
 def test_the_server_tells_the_kinds_apart(told: Any) -> None:
     render, motion, preview, joined = told["apart"]
     assert len({render, motion, preview}) == 3 and joined == motion
@@ -200,24 +179,6 @@ def test_jobs_of_other_kinds_are_not_joined() -> None:
     assert preview is not render and not attached
     assert queue.submit("d" * 64, {}, 2, 5, "koshi-tiny", kind="preview") == (preview, True)
     assert (render.record()["kind"], preview.record()["kind"]) == ("render", "preview")
-
-
-def test_a_server_that_knows_no_kinds_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would render what was meant as motion: the job is cancelled, and the artist hears what to do."""
-    asked: list[dict[str, Any]] = []
-
-    def answer(client: Client, header: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        asked.append(json.loads(json.dumps(header)))
-        return {"type": "accepted", "job": {"id": "abc-1"}, "attached": False}
-
-    monkeypatch.setattr(Client, "_request", answer)
-    client = Client(Connection(("127.0.0.1", 9), "token", 1, 0.0))
-    assert client.submit({"koshi": 1})["job"]["id"] == "abc-1"
-    assert "kind" not in asked[-1]  # as older clients say it
-    with pytest.raises(BridgeError) as caught:
-        client.submit({"koshi": 1}, kind="motion")
-    assert caught.value.code == "old_backend"
-    assert [header["type"] for header in asked] == ["submit", "submit", "cancel"]
 
 
 def test_motion_frames_lie_in_the_store_under_keys_of_their_own(tmp_path: Path) -> None:

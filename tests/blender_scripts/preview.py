@@ -198,12 +198,15 @@ steps["camera"] = live._look()
 session.run()
 steps["error"] = [session.status.phase, session.status.error["code"], live._look()]
 scene.koshi.motion_source = 'CURVES'
-state.status.phase = "rendering"
+running = koshi("operators.start").render(scene)
+while state.status.phase == "starting":
+    running.pump(wait=0.1)
 steps["while rendering"] = live._look()
 session.want("preview", scene, 3)
 session.pump()
 steps["waits"] = [session.status.phase, session.status.message]
-state.status.phase = "idle"
+running.cancel()
+running.run()
 session.run()
 steps["afterwards"] = [session.status.phase, session.status.frame]
 live.stop()
