@@ -48,8 +48,12 @@ def steps() -> hands.Steps:
     scene.render.engine = engine
     yield 0.5
     out["left"] = running()
-    hands.area('IMAGE_EDITOR').type = 'PREFERENCES'
-    yield from hands.show_preferences(hands.area('PREFERENCES'), "")
+    view = hands.area('VIEW_3D')
+    view.type = 'PREFERENCES'
+    bpy.context.preferences.active_section = 'ADDONS'
+    bpy.context.window_manager.addon_search = "Koshi"
+    bpy.ops.preferences.addon_expand(module=hands.PACKAGE)
+    yield 1.5
     hands.shot("resting-preferences")
     yield 1.0  # the store's frames are counted in a thread, which ends
     return {**out, "preferences": running()}
