@@ -151,6 +151,10 @@ def test_buttons_from_a_script(blender: Blender, rendered: Rendered) -> None:
     assert seen["panel"]["code"] == "bad_shot"
     assert seen["poll_cancel"] is False
     nothing = {"phase": "idle", "error": None, "notes": [], "frames": 0, "server": True}
+    assert seen["stop"] == {
+        "there": True, "said": ["FINISHED"], "gone": True, "server": "", "message": "The Koshi backend is stopped.",
+        "again": ["FINISHED"],
+    }  # fmt: skip
     assert seen["elsewhere"] == nothing  # of the file that was open before; the backend is still the same
 
 
@@ -246,7 +250,7 @@ def test_cancel_keeps_the_finished_frames(blender: Blender, tmp_path: Path) -> N
 
 
 @posix_only
-@in_newest
+@in_oldest_and_newest
 def test_ctrl_c_cancels(blender: Blender, tmp_path: Path) -> None:
     blend = blender.scene(tmp_path / "long.blend", frames=40, seed=3000 + int(blender.version.replace(".", "")))
     process = blender.start(blend, "--command", "koshi", "render", "--json")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Press the buttons from a script: connect, render, stop; and prompts. Report what Blender says."""
+"""Press the buttons from a script: connect, render, prompts, stop. Report what Blender says."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 
 import bpy
 
@@ -44,4 +45,27 @@ bpy.ops.wm.read_homefile(use_factory_startup=True)  # what was told is of the fi
 now = state.status
 out["elsewhere"] = {"phase": now.phase, "error": now.error, "notes": now.notes, "frames": now.frames}
 out["elsewhere"]["server"] = now.server == out["server"]
+
+# Stop, pressed where a backend of this script's own runs, and where none does.
+client = koshi("bridge_server.client")
+os.environ["KOSHI_CONNECTION"] = os.path.join(bpy.app.tempdir, "connection.json")
+
+
+def answers() -> bool:
+    """Whether the backend that was connected to is there."""
+    try:
+        with client.Client(own):
+            return True
+    except client.BridgeError:
+        return False
+
+
+bpy.ops.koshi.connect()
+own = client.read_connection()
+out["stop"] = {"there": answers(), "said": list(bpy.ops.koshi.stop_backend())}
+until = time.monotonic() + 20
+while answers() and time.monotonic() < until:
+    time.sleep(0.05)
+out["stop"] |= {"gone": not answers(), "server": state.status.server, "message": state.status.message}
+out["stop"]["again"] = list(bpy.ops.koshi.stop_backend())
 result(out)
