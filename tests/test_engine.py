@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from koshi_backend.shot import read_shot
 
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
-in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each, the same in all
+# A whole process each: the oldest and the newest, where a version of Blender has no say in it.
+in_oldest_and_newest = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
 
 
 def scene_file(blender: Blender, path: Path, **settings: object) -> Path:
@@ -202,7 +204,7 @@ def test_takes_in_the_sequencer_do_not_keep_the_engine_from_painting(blender: Bl
     assert pixels(tmp_path / "edit.png")[0, 0].tolist() == [255, 0, 0]  # Blender renders an edit
 
 
-@in_newest
+@in_oldest_and_newest
 def test_another_engines_render_on_the_card_gets_the_models_memory(blender: Blender) -> None:
     log = Path(blender.environment["KOSHI_CACHE"]) / "server.log"
     seen = blender.script("room", int(blender.version.replace(".", "")) * 100 + 90, log)
@@ -229,7 +231,7 @@ def test_errors_end_blender_with_1(
     ends_with_1(blender, pressed, tmp_path, options, words)
 
 
-@in_newest
+@in_oldest_and_newest
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -253,7 +255,7 @@ def ends_with_1(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-@in_newest
+@in_oldest_and_newest
 def test_ctrl_c_stops_the_animation_with_an_error(blender: Blender, tmp_path: Path) -> None:
     blend = scene_file(blender, tmp_path / "long.blend", frames=200, width=128, height=128)
     process = blender.start(blend, "-E", "KOSHI", "-o", tmp_path / "out" / "####", "-a")
@@ -273,14 +275,17 @@ def test_ctrl_c_stops_the_animation_with_an_error(blender: Blender, tmp_path: Pa
     assert state == "cancelled"  # nobody waits for the rest
 
 
-@in_newest
-def test_two_blenders_share_one_backend(blender: Blender, pressed: Pressed, tmp_path: Path) -> None:
+@in_oldest_and_newest
+def test_two_blenders_share_one_backend(
+    blender: Blender, blender_of: Callable[[str], Blender], pressed: Pressed, tmp_path: Path
+) -> None:
     seed = int(blender.version.replace(".", "")) * 100
     one = scene_file(blender, tmp_path / "one.blend", seed=seed + 50)
-    two = scene_file(blender, tmp_path / "two.blend", seed=seed + 51)
+    other = blender_of("5.2" if blender.version == "4.2" else "4.2")
+    two = scene_file(other, tmp_path / "two.blend", seed=seed + 51)
     runs = [
         blender.start(one, "-E", "KOSHI", "-o", tmp_path / "out" / "####", "-a"),
-        blender.start(two, "--command", "koshi", "render", "--json"),
+        other.start(two, "--command", "koshi", "render", "--json"),
     ]
     ended = [run.communicate(timeout=blender.timeout) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ended

@@ -185,22 +185,26 @@ def installed(
     return profile
 
 
-@pytest.fixture(scope="session", params=BLENDERS)
-def blender(
-    request: pytest.FixtureRequest,
-    backend_environment: dict[str, str],
-    installed: Callable[[str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Blender:
-    """Each version of Blender in turn, with Koshi in a profile of its own.
+@pytest.fixture(scope="session")
+def blender_of(
+    backend_environment: dict[str, str], installed: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Blender]:
+    """Makes a Blender of a version, with Koshi in a profile of its own; a copy, which costs no start of Blender."""
 
-    Every file of tests begins with the first version, so pytest makes this again for each; a copy of the profile
-    costs no start of Blender.
-    """
-    python = _python(request.param)
-    profile = tmp_path_factory.mktemp(f"profile-{request.param}") / "profile"
-    shutil.copytree(installed(request.param), profile)
-    return Blender(request.param, python, {**backend_environment, "BLENDER_USER_RESOURCES": str(profile)})
+    def made(version: str) -> Blender:
+        python = _python(version)
+        profile = tmp_path_factory.mktemp(f"profile-{version}") / "profile"
+        shutil.copytree(installed(version), profile)
+        return Blender(version, python, {**backend_environment, "BLENDER_USER_RESOURCES": str(profile)})
+
+    return made
+
+
+@pytest.fixture(scope="session", params=BLENDERS)
+def blender(request: pytest.FixtureRequest, blender_of: Callable[[str], Blender]) -> Blender:
+    """Each version of Blender in turn. Every file of tests begins with the first version, so pytest makes this again
+    for each."""
+    return blender_of(request.param)
 
 
 @pytest.fixture(scope="session")
