@@ -10,7 +10,7 @@ import hands
 
 
 def find_button(
-    editor: bpy.types.Area, wanted: str, kind: str = 'UI', columns: tuple[float, ...] = (0.5, 0.95)
+    editor: bpy.types.Area, wanted: str, kind: str = 'UI', columns: tuple[float, ...] = (0.47, 0.95)
 ) -> hands.Steps:
     """Where the button of an operator or the field of a property is in an editor's sidebar, or another part of it: goes
     down it with the mouse, at these parts of its width, and asks Blender. wanted: "koshi.render", "koshi.angle"."""
