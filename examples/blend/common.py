@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import bpy
 from mathutils import Vector
 
 Keys = Sequence[tuple[int, float]]
+Color = tuple[float, float, float]
+Colors = Sequence[tuple[float, Color]]
 
 
 def build(make: Callable[[bpy.types.Scene, Path], None]) -> None:
@@ -39,6 +42,16 @@ def output(scene: bpy.types.Scene, name: str, frames: int, size: int = 256, fps:
     scene.render.fps = fps
     bpy.ops.koshi.exact_colors()
     scene.sequence_editor_create()
+
+
+def mixed_with_itself(scene: bpy.types.Scene) -> None:
+    """Mix the scene's own picture into every frame before it is painted: shapes stay, and nothing uncovered is unknown.
+
+    Cycles draws it, roughly and quickly.
+    """
+    scene.render.engine = 'CYCLES'
+    scene.cycles.samples, scene.cycles.max_bounces, scene.cycles.use_denoising = 8, 2, False
+    scene.koshi.video_source, scene.koshi.hybrid_composite, scene.koshi.hybrid_alpha = 'SCENE', "normal", 0.5
 
 
 def prompts(scene: bpy.types.Scene, *given: tuple[int, str]) -> None:
@@ -80,16 +93,51 @@ def ground(scene: bpy.types.Scene, of: bpy.types.Material, size: float = 60.0) -
     mesh(scene, of, [(-size, -size, 0), (size, -size, 0), (size, size, 0), (-size, size, 0)], [(0, 1, 2, 3)])
 
 
-def light(scene: bpy.types.Scene, sky: tuple[float, float, float], sun: tuple[float, float, float], low: float) -> None:
-    """A sky of one colour, and a sun, `low` radians from the zenith."""
+def cone(
+    scene: bpy.types.Scene, of: bpy.types.Material, foot: tuple[float, float, float], radius: float, height: float
+) -> None:
+    """Twelve sides and a tip over a place."""
+    x, y, z = foot
+    turns = [k * math.tau / 12 for k in range(12)]
+    corners = [(x + math.cos(a) * radius, y + math.sin(a) * radius, z) for a in turns]
+    mesh(scene, of, [*corners, (x, y, z + height)], [(k, (k + 1) % 12, 12) for k in range(12)])
+
+
+def fir(scene: bpy.types.Scene, of: bpy.types.Material, x: float, y: float, height: float) -> None:
+    """Three cones, one above the other."""
+    for low, high, radius in ((0.1, 0.62, 0.3), (0.35, 0.82, 0.23), (0.6, 1.0, 0.16)):
+        cone(scene, of, (x, y, height * low), height * radius, height * (high - low))
+
+
+def light(scene: bpy.types.Scene, sky: Colors, sun: Color, low: float, turn: float, energy: float = 3.0) -> Any:
+    """A sky whose colours stand at heights from 0 (horizon) to 1 (zenith), and a sun, `low` radians from the zenith.
+
+    Returns the points of the sky's colours and the sun, to be keyed.
+    """
     lamp = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", 'SUN'))
-    lamp.data.energy, lamp.data.color = 3.0, sun
-    lamp.rotation_euler = (low, 0.0, 0.6)
+    lamp.data.energy, lamp.data.color = energy, sun
+    lamp.rotation_euler = (low, 0.0, turn)
     scene.collection.objects.link(lamp)
     world = scene.world = bpy.data.worlds.new("Sky")
     world.use_nodes = True
-    background = next(node for node in world.node_tree.nodes if node.type == 'BACKGROUND')
-    background.inputs["Color"].default_value = (*sky, 1.0)
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    background = next(node for node in nodes if node.type == 'BACKGROUND')
+    place, split = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeSeparateXYZ")
+    links.new(place.outputs["Generated"], split.inputs[0])
+    colors = ramp(world.node_tree, split.outputs["Z"], sky)
+    links.new(colors, background.inputs["Color"])
+    return colors.node.color_ramp.elements, lamp.data
+
+
+def ramp(tree: bpy.types.NodeTree, by: bpy.types.NodeSocket, colors: Colors) -> bpy.types.NodeSocket:
+    """Colours that follow a number."""
+    made = tree.nodes.new("ShaderNodeValToRGB")
+    points = made.color_ramp.elements
+    for k, (position, color) in enumerate(colors):
+        point = points[k] if k < len(points) else points.new(position)
+        point.position, point.color = position, (*color, 1.0)
+    tree.links.new(by, made.inputs[0])
+    return made.outputs[0]
 
 
 def camera(

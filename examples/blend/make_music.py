@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Music-driven zoom: through a tunnel, with a push at each beat of a drum and a turn with the melody.
+"""Music-driven zoom: through a tunnel, with a push and new rings at each beat of a drum, and a new colour half-way.
 
     blender -b -P examples/blend/make_music.py -- music.blend
 
@@ -38,11 +38,14 @@ def make(scene: bpy.types.Scene, folder: Path) -> None:
         pass  # a Blender that was built without sound
     koshi = scene.koshi
     koshi.audio, koshi.seed, koshi.border = "//music.wav", 5, "reflect"
+    # Without the frame before as a reference, or the rings that it has would be all there ever are.
+    koshi.mode, koshi.keyframe_every = 'START', round(BEAT * FPS)
+    common.key(scene, "keyframe_strength", ((1, 0.85), (18, 0.85), (19, 1.0), (20, 0.9)))
     loud = levels(drum)
     common.key(scene, "zoom", [(1 + k, CALM + (PUSH - CALM) * float(loud[k])) for k in range(FRAMES)])
     common.key(scene, "angle", ((1, -1.5), (13, 1.5), (25, -1.5), (FRAMES, 1.5)))
     common.key(scene, "strength", [(1 + k, 0.35 + 0.2 * float(loud[k])) for k in range(FRAMES)])
-    common.prompts(scene, (1, "a glowing tunnel, neon"), (25, "a stone tunnel, neon"))
+    common.prompts(scene, (1, "a glowing tunnel at sunset, neon"), (19, "a glowing tunnel at night, neon"))
 
 
 def tune(seconds: float) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def make(scene: bpy.types.Scene, folder: Path) -> None:
     strips.new_movie(name="Film", filepath=str(film), channel=1, frame_start=1)
     koshi = scene.koshi
     koshi.video_source, koshi.video, koshi.hybrid_over, koshi.seed = 'FILE', "//restyle.mp4", "every", 3
-    common.key(scene, "strength", ((1, 0.35), (FRAMES, 0.65)))
+    common.key(scene, "strength", ((1, 0.35), (FRAMES, 0.55)))
     common.prompts(scene, (1, "a modern city at night, watercolor"))
 
 
