@@ -196,7 +196,7 @@ def test_prompts_become_markers(laid: Laid) -> None:
 
 @pytest.fixture(scope="session")
 def moved(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """What the operators did; other tools' files in one version only."""
+    """What the operators did; other tools' files in two versions."""
     folder = tmp_path_factory.mktemp("transfer é")
     shot = {
         "koshi": 1, "frames": 24, "frame_start": 5, "seed": 3, "prompts": [{"text": "a sea"}],
@@ -206,7 +206,7 @@ def moved(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     (folder / "own.koshi.json").write_text(json.dumps(shot), encoding="utf-8")
     (folder / "broken.json").write_text('{"koshi": 1}', encoding="utf-8")
     given = ROOT / "tests" / "settings" / "webui_3d.txt", folder / "own.koshi.json", folder / "broken.json", folder
-    return folder, blender.script("transfer", *given, *(["all"] if blender.version == "4.5" else []))
+    return folder, blender.script("transfer", *given, *(["all"] if blender.version in ("4.2", "5.2") else []))
 
 
 @pytest.mark.blender
@@ -252,7 +252,7 @@ def test_a_shot_in_and_out(moved: tuple[Path, Any]) -> None:
 
 @pytest.mark.blender
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("blender", ["4.5"], indirect=True)  # the backend converts; nothing in it differs by version
+@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)  # the backend converts, three processes each
 def test_other_tools_files_in_and_out(moved: tuple[Path, Any]) -> None:
     folder, seen = moved[0], moved[1]["others"]
     wanted = read_file(ROOT / "tests" / "settings" / "webui_3d.txt")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Import, export and the clipboard, by their operators: `-- SETTINGS.txt SHOT.koshi.json BAD.json FOLDER`.
 
-With "all": also import and export of other tools' files, which asks the backend and does not differ by version.
+With "all": also import and export of other tools' files, which asks the backend.
 """
 
 from __future__ import annotations
@@ -116,13 +116,18 @@ def own(shot: Path, broken: Path, folder: Path) -> dict[str, Any]:
     found["sampled"] = sample.shot_from_scene(scene).shot
     found["broken"] = refused(lambda: bpy.ops.koshi.import_shot(filepath=str(broken)))
     # A render that begins while the file is chosen or read: nothing is imported.
-    state, read = koshi("operators.state"), transfer._own_shot
-    transfer._own_shot = lambda path: setattr(state.status, "phase", "rendering") or read(path)
+    start, read, begun = koshi("operators.start"), transfer._own_shot, []
+
+    def while_it_reads(path: Any) -> Any:
+        begun.append(start.connect(scene))
+        return read(path)
+
+    transfer._own_shot = while_it_reads
     scene.koshi.seed = 77
     found["meanwhile"] = [refused(lambda: bpy.ops.koshi.import_shot(filepath=str(shot))), scene.koshi.seed]
     transfer._own_shot = read
     found["poll"] = bpy.ops.koshi.import_shot.poll()
-    state.status.phase = "idle"
+    begun[0].run()
     found["missing"] = refused(lambda: bpy.ops.koshi.import_shot(filepath=str(folder / "none.json")))
     return found
 
