@@ -22,14 +22,16 @@ from koshi_backend.shot import load_shot
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
 
-in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # a whole process each, the same in all
+# Up to six processes each: what may differ by version is tried in the oldest and the newest, what argparse does in one.
+in_oldest_and_newest = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)
 RATES = (24, 25, 29.97003, 23.97602, 59.94006, 12.5, 0.5, 7, 119.8801, 1000)
 
 
 # Batches
 
 
-@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+@in_oldest_and_newest
 def test_one_failure_does_not_stop_the_others(blender: Blender, tmp_path: Path) -> None:
     seed = int(blender.version.replace(".", "")) * 100 + 70
     good = scene_file(
@@ -318,7 +320,7 @@ def test_wrong_shots_are_told(exchanged: Exchanged) -> None:
     assert len(errors) == 9
 
 
-@in_newest  # what an import makes of a scene is seen in every version above
+@in_oldest_and_newest  # what an import makes of a scene is seen in every version above
 def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) -> None:
     shots = exchanged[0]
     for name in ("keys", "more", "zoom"):
@@ -344,7 +346,7 @@ def test_import_command(blender: Blender, exchanged: Exchanged, tmp_path: Path) 
 # Doctor
 
 
-@in_newest
+@in_oldest_and_newest
 def test_doctor(blender: Blender, tmp_path: Path) -> None:
     ended = blender.run("--command", "koshi", "doctor", "--json")
     report = json.loads(ended.stdout.splitlines()[-1])
