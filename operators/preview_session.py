@@ -99,10 +99,10 @@ def part() -> None:
 def hindrance() -> str:
     """What a preview has to wait for just now, or ""."""
     if state.status.busy:
-        return "Waits until Koshi's render is over"
+        return n_("Waits until Koshi's render is over")
     # Blender's own render reads the scene in another thread, which nobody may change meanwhile.
     if not bpy.app.background and bpy.app.is_job_running('RENDER'):
-        return "Waits until Blender's render is over"
+        return state.WAITS
     return ""
 
 

@@ -68,7 +68,11 @@ class PumpedOperator:
         if event.type != 'TIMER':
             return {'PASS_THROUGH'}
         # Blender's own render reads the scene in another thread; writing strips now could crash it.
-        if bpy.app.is_job_running('RENDER'):
+        waits = bpy.app.is_job_running('RENDER')
+        if waits != state.status.waits:
+            state.status.waits = waits
+            redraw()
+        if waits:
             return {'PASS_THROUGH'}
         if self._job is not state.job and self._ended is None:
             return self._stop_timer(context, {'CANCELLED'})

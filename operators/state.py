@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as n_
 
 from .. import __package__ as base_package
 from ..bridge_server import protocol
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 BUSY = ("starting", "rendering", "cancelling")
+WAITS = n_("Waits until Blender's render is over")
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Status:
     kept: how many of the shot's first frames are meant to come from an earlier take as they are.
     done, frames, made, stored: counts of frames; seconds: of the whole render, once it is over.
     first_made: when the first frame was made (time.monotonic), to tell how long the rest takes.
-    longest_tick: seconds of the operator's longest tick in the window.
+    longest_tick: seconds of the operator's longest tick in the window. waits: for a render of Blender's own to end,
+    before what arrives can be shown.
     folder: where the frames lie. error: the last error as {"code", "message", "hint", "problems"}.
     notes: remarks on the shot that do not stop it.
     """
@@ -48,6 +51,7 @@ class Status:
     seconds: float = 0.0
     kept: int = 0
     longest_tick: float = 0.0
+    waits: bool = False
     folder: str = ""
     strip: str = ""
     server: str = ""
@@ -75,7 +79,9 @@ class Status:
 
     @property
     def left(self) -> str:
-        """How much longer the render takes, in words, once that can be told."""
+        """How much longer the render takes, in words, once that can be told; or what it waits for."""
+        if self.waits:
+            return iface_(WAITS)
         if self.phase != "rendering" or self.made < 2:
             return ""
         seconds = (time.monotonic() - self.first_made) / (self.made - 1) * (self.frames - self.done)

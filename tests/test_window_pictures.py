@@ -49,6 +49,7 @@ def test_the_engines_keys(window: Window) -> None:
     beside = seen["beside"]
     whole(beside, 12)
     assert beside["begun"]["phase"] == "rendering" and beside["begun"]["done"] < 12  # when F12 was pressed
+    assert beside["waits"] == "Waits until Blender's render is over"
     np.testing.assert_array_equal(pixels(Path(beside["picture"])), painted(window, beside["shot"])[3])
     anew = painted(window, seen["anew"]["shot"])[3]
     np.testing.assert_array_equal(pixels(Path(seen["anew"]["picture"])), anew)

@@ -80,9 +80,10 @@ def beside(seed: int) -> hands.Steps:
     yield from press()
     begun = hands.told()
     yield 2.0
+    waits = hands.status().left
     hands.shot("engine-waiting")
     yield from over()
-    seen = {"shot": shot(), "picture": result("beside"), "begun": begun, "ended": ENDED[:]}
+    seen = {"shot": shot(), "picture": result("beside"), "begun": begun, "waits": waits, "ended": ENDED[:]}
     hands.shot("engine-beside")
     yield from close()
     yield from hands.wait_for_the_end()
