@@ -149,7 +149,7 @@ def show_frame(scene: bpy.types.Scene, footage: Footage, index: int, notes: list
     for strip in compat.all_strips(editor):
         if shows(strip, footage.digest):
             mine.setdefault(strip.get(PART, 0), []).append(strip)
-    place = footage.place_of(index)
+    place, directory = footage.place_of(index), directory_of(footage.folder)
     for part in range(place // LONGEST + 1):
         if part not in mine:
             beside = mine[0][0] if 0 in mine else None
@@ -161,21 +161,23 @@ def show_frame(scene: bpy.types.Scene, footage: Footage, index: int, notes: list
                 strip[TAG] = footage.digest
             if footage.about and strip_about.MODEL not in strip:
                 strip_about.write(strip, footage.about)
-            _fill(strip, footage, part, place)
+            if strip.directory != directory:  # the .blend was saved elsewhere since
+                strip.directory = directory
+            _fill(strip, footage, part * LONGEST, place)
     return mine[0][0].name
 
 
-def _fill(strip: Any, footage: Footage, part: int, place: int) -> None:
-    """Give a strip its frames up to `place`."""
-    directory, begin = directory_of(footage.folder), part * LONGEST
-    if strip.directory != directory:  # the .blend was saved elsewhere since
-        strip.directory = directory
-    if begin <= place < begin + len(strip.elements):
+def _fill(strip: Any, footage: Footage, begin: int, place: int) -> None:
+    """Give a strip, whose first frame is the shot's `begin`, its frames up to `place`."""
+    there = len(strip.elements)
+    if begin <= place < begin + there:
         compat.refresh_element(strip, place - begin)
         return
+    if there >= LONGEST:
+        return
     left, right = compat.strip_range(strip)
-    cut = right < compat.content_start(strip) + len(strip.elements)
-    for missing in range(begin + len(strip.elements), min(place + 1, begin + LONGEST)):
+    cut = right < compat.content_start(strip) + there
+    for missing in range(begin + there, min(place + 1, begin + LONGEST)):
         strip.elements.append(footage.name_at(missing))
     if cut:  # a piece, or trimmed: what has come lies beyond its end
         compat.set_strip_range(strip, left, right)

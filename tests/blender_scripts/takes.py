@@ -54,6 +54,17 @@ while state.status.done < 2 and not running.over:
     ticks.append(time.thread_time() - begin)
     time.sleep(0.02)
 seen["ticks"] = ticks
+now, Status = time.monotonic(), state.Status
+begun = {"phase": "rendering", "done": 2, "made": 2}
+seen["left"] = {
+    "here": state.status.left,
+    "one": Status(**begun | {"made": 1}, frames=12, first_made=now - 5).left,  # nothing to judge by yet
+    "seconds": Status(**begun, frames=12, first_made=now - 5).left,
+    "minutes": Status(**begun, frames=62, first_made=now - 5).left,
+    "hours": Status(**begun, frames=7202, first_made=now - 1).left,
+    "stored": Status(**begun | {"done": 7}, frames=12, first_made=now - 5).left,  # what was there took no time
+    "over": Status(**begun | {"phase": "done"}, frames=12, first_made=now - 5).left,
+}
 running.cancel()
 seen["cancelled"] = {**ended(running), "takes": takes(), "poll": bpy.ops.koshi.resume.poll()}
 scene.koshi.strength = 0.9
