@@ -231,13 +231,13 @@ class Job:
 
 def _told_end(status: state.Status) -> str:
     """What came of a render, in a sentence."""
+    took = state.duration(status.seconds)
     if status.frames == 1:
-        kept = iface_("1 frame in {:.1f} s, kept from before")
-        return (kept if status.stored else iface_("1 frame in {:.1f} s")).format(status.seconds)
+        kept = iface_("1 frame in {}, kept from before")
+        return (kept if status.stored else iface_("1 frame in {}")).format(took)
     if status.stored:
-        kept = iface_("{} frames in {:.1f} s, {} of them kept from before")
-        return kept.format(status.frames, status.seconds, status.stored)
-    return iface_("{} frames in {:.1f} s").format(status.frames, status.seconds)
+        return iface_("{} frames in {}, {} of them kept from before").format(status.frames, took, status.stored)
+    return iface_("{} frames in {}").format(status.frames, took)
 
 
 def server_line(status: dict[str, Any]) -> str:

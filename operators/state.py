@@ -92,6 +92,15 @@ class Status:
         return iface_("About {:.0f} s left").format(seconds)
 
 
+def duration(seconds: float) -> str:
+    """A time as one would say it."""
+    if seconds >= 3600:
+        return iface_("{:.1f} hours").format(seconds / 3600)
+    if seconds >= 100:
+        return iface_("{:.0f} minutes").format(seconds / 60)
+    return iface_("{:.1f} s").format(seconds)
+
+
 status = Status()
 parting = ""  # what to tell of a render that goes on without the file that is being closed
 job: Job | None = None
