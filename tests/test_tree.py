@@ -8,7 +8,6 @@ import functools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -170,15 +169,18 @@ def test_import_stays_light(code: str, without: set[str]) -> None:
 
 
 def test_help_is_instant() -> None:
+    resource = pytest.importorskip("resource", reason="Windows does not tell")
+
+    def used() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    before = used()
     command = [sys.executable, "-m", "koshi_backend", "--help"]
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        times.append(time.perf_counter() - began)
-        assert ran.returncode == 0, ran.stderr
-        assert "animate" in ran.stdout
-    assert min(times) < 0.5
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "animate" in ran.stdout
+    assert used() - before < 0.5  # of a processor: .1 to .2
 
 
 def test_help_loads_nothing_heavy() -> None:
