@@ -363,6 +363,14 @@ def test_sections_are_kept_for_the_same_model_and_numbers_only(tmp_path: Path) -
     assert len(made) == 5
 
 
+def test_two_judges_at_once_lose_nothing(tmp_path: Path) -> None:
+    first, second = (Figures(tmp_path / "judge.json", "a", tmp_path, CPU) for _ in range(2))
+    first.measure("loop", {}, lambda: [Row("x", 1)])
+    second.measure("steps", {}, lambda: [Row("y", 2)])
+    known = json.loads((tmp_path / "judge.json").read_text(encoding="utf-8"))["sections"]
+    assert set(known) == set(second.rows()) == {"loop", "steps"}
+
+
 def test_fewer_pictures_mean_fewer_of_everything() -> None:
     full, quick = Numbers.scaled(500), Numbers.scaled(20)
     assert full == Numbers()

@@ -180,6 +180,9 @@ It knows the words of its world and nothing else: an unknown word is ignored. It
 that exists. It is an instrument and a toy for trying things out; for pictures to show, use a large model. Every
 picture has the look of the procedural world it comes from.
 
+Its autoencoder holds a picture through two dozen rounds of decoding and encoding, not through hundreds: alone, without
+the colour matching and the repainting of Koshi's loop, what goes round 240 times falls apart.
+
 ## Licence
 
 GPL-3.0-or-later, as the whole project. The weights are derived from nothing but the project's own code.

@@ -73,17 +73,17 @@ class Figures:
 
     def __init__(self, path: Path, model: str, folder: Path, device: torch.device) -> None:
         self.path, self.device = path, device
-        known: dict[str, Any] = {}
+        self.whole: dict[str, Any] = {"model": model, "folder": folder.name, "sections": {}}
+        self._read()
+
+    def _read(self) -> None:
+        """Take over what the file says of this model: another judge may measure other sections at the same time."""
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            pass  # none yet, or cut short
-        same = known.get("model") == model
-        self.whole: dict[str, Any] = {
-            "model": model,
-            "folder": folder.name,
-            "sections": known.get("sections", {}) if same else {},
-        }
+            return  # none yet, or cut short
+        if known.get("model") == self.whole["model"]:
+            self.whole["sections"] |= known.get("sections", {})
 
     def measure(self, name: str, settings: dict[str, Any], make: Callable[[], list[Row]], again: bool = False) -> None:
         """Have a section measured, unless it is there, and write everything down."""
@@ -94,6 +94,7 @@ class Figures:
         print(f"{name} ...", flush=True)
         begin = time.monotonic()
         rows = make()
+        self._read()
         self.whole["sections"][name] = {
             "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "commit": commit(),
