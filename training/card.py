@@ -121,7 +121,8 @@ def measured(whole: dict[str, Any]) -> list[str]:
 def text_of(folder: Path, whole: dict[str, Any]) -> str:
     """The whole card."""
     counts, kept = weights(folder), folder / "training"
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.parent != kept)
+    files = [f for f in folder.rglob("*") if f.is_file() and f.parent != kept and f.name != "README.md"]  # this card
+    size = sum(f.stat().st_size for f in files)
     listed = "\n".join(f"| {title} | {counts[part] / 1e6:.2f} million |" for part, title in PARTS.items())
     courses = {name: course(kept / f"{name}.jsonl") for name in LOGS}
     trained = "\n".join(f"- {name}: {line} ([log](training/{name}.jsonl))" for name, line in courses.items() if line)
