@@ -57,7 +57,7 @@ seen["ticks"] = ticks
 now, Status = time.monotonic(), state.Status
 begun = {"phase": "rendering", "done": 2, "made": 2}
 seen["left"] = {
-    "here": state.status.left,
+    "here": [state.status.left, state.status.phase == "rendering" and state.status.made >= 2],  # others may be stored
     "one": Status(**begun | {"made": 1}, frames=12, first_made=now - 5).left,  # nothing to judge by yet
     "seconds": Status(**begun, frames=12, first_made=now - 5).left,
     "minutes": Status(**begun, frames=62, first_made=now - 5).left,
