@@ -18,13 +18,14 @@ from . import state
 from .engine_session import ENGINE
 
 PATIENCE = 1.0  # seconds that a render waits for it
+OUR_COPY = ".koshi"  # scenes that Koshi renders for a shot or a preview, which need the model next
 WITHOUT = (ENGINE, 'BLENDER_WORKBENCH')  # Workbench needs little
 
 
 @persistent
 def _begins(scene: bpy.types.Scene, _: Any = None) -> None:
     """A render begins, in a thread of its own if it is in the window."""
-    if state.status.busy or not on_card(scene):
+    if state.status.busy or scene.name.startswith(OUR_COPY) or not on_card(scene):
         return
     asking = threading.Thread(target=_ask, name="koshi-room", daemon=True)
     asking.start()
