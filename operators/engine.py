@@ -107,6 +107,7 @@ def _begins(scene: bpy.types.Scene, _: Any = None) -> None:
 def _before_frame(scene: bpy.types.Scene, _: Any = None) -> None:
     """In background all that Blender itself has to do for a frame is done here, before the engine: a render inside
     the engine's `render` crashes 5.2."""
+    engine_strips.wake(scene)
     if scene.render.engine == ENGINE and _on_main_thread():
         session = engine_session.of(scene)
         if not session.ready(scene.frame_current):
@@ -122,8 +123,15 @@ def _ends(scene: bpy.types.Scene, _: Any = None) -> None:
 
 
 @persistent
+def _wake_all(*_: Any) -> None:
+    """What is saved, and what was saved by a Blender that was killed then, is as the artist had it."""
+    engine_strips.wake(*getattr(bpy.data, "scenes", ()))
+
+
+@persistent
 def _loaded(*_: Any) -> None:
     """Loading a file clears the message bus."""
+    _wake_all()
     engine_main.watch(_chosen)
 
 
@@ -143,6 +151,7 @@ HANDLERS = {
     "render_pre": _before_frame,
     "render_complete": _ends,
     "render_cancel": _ends,
+    "save_pre": _wake_all,
     "load_post": _loaded,
 }
 
@@ -162,5 +171,6 @@ def unregister() -> None:
     for name, function in HANDLERS.items():
         getattr(bpy.app.handlers, name).remove(function)
     engine_session.end(cancel=False)
+    _wake_all()
     engine_colors.unregister()
     bpy.utils.unregister_class(KoshiEngine)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 
 import bpy
 
+from . import engine_strips
 from .engine_session import ENGINE
 
 PERIOD = 0.1  # seconds between two looks at the queue
@@ -106,6 +107,8 @@ def _start() -> None:
 
 def _serve() -> float | None:
     """The timer: do what is asked for; ends itself when no scene uses the engine any more."""
+    if not bpy.app.is_job_running('RENDER'):  # a render that failed before its first frame tells nobody
+        engine_strips.wake(*bpy.data.scenes)
     while True:
         try:
             run = _calls.get_nowait()

@@ -31,7 +31,7 @@ class Session:
     """The render of one scene. `preparing` is for the main thread; `picture` for whichever thread renders."""
 
     def __init__(self, scene: bpy.types.Scene) -> None:
-        self.scene = scene.name
+        self.scene = scene.session_uid  # it may be renamed meanwhile
         self.warning = ""
         self._options: Options | None = None
         self._link: Link | None = None
@@ -181,7 +181,7 @@ def begin(scene: bpy.types.Scene) -> Session:
 
 def of(scene: bpy.types.Scene) -> Session:
     """The session of the render that is under way."""
-    if _current is None or _current.scene != scene.name:
+    if _current is None or _current.scene != scene.session_uid:
         return begin(scene)
     return _current
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The sequencer and the Koshi engine: Blender renders a scene's strips instead of asking its engine.
 
-A render in the sidebar leaves its take in the sequencer, so the engine would never paint such a scene again. While one
-is rendered whose strips are nothing but takes and sound, Blender's Sequencer option is off. It is read after the
-handlers of `render_init` (4.2 to 5.2), and there is no other place for it, as the engine itself is not called.
+A render in the sidebar leaves its take in the sequencer, so the engine would never paint such a scene again. For one
+whose strips are nothing but takes and sound, Blender's Sequencer option is off from `render_init` to `render_pre`: in
+between Blender copies it for the whole render, an animation too (4.2 to 5.2). The scene bears a mark that long, so that
+the artist gets the option back wherever `render_pre` did not come: a film that cannot be written, a file saved then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import bpy
 
 from . import between_strip, compat, sequencer
 
-_asleep: set[str] = set()  # scenes whose option is off for the render that is under way
+_MARK = "koshi_sequencer"  # of a scene whose option was switched off here
 
 
 def renders_strips(scene: bpy.types.Scene) -> bool:
@@ -29,17 +30,18 @@ def only_takes(scene: bpy.types.Scene) -> bool:
 
 
 def put_to_sleep(scene: bpy.types.Scene) -> None:
-    """Let the engine paint in spite of its own takes, until `wake`."""
+    """Let the engine paint in spite of its own takes; to be undone as soon as Blender has read the option."""
     if only_takes(scene):
-        _asleep.add(scene.name)
+        scene[_MARK] = True
         scene.render.use_sequencer = False
 
 
-def wake(scene: bpy.types.Scene) -> None:
+def wake(*scenes: bpy.types.Scene) -> None:
     """Undo `put_to_sleep`."""
-    if scene.name in _asleep:
-        _asleep.discard(scene.name)
-        scene.render.use_sequencer = True
+    for scene in scenes:
+        if _MARK in scene:
+            del scene[_MARK]
+            scene.render.use_sequencer = True
 
 
 def _pictures(scene: bpy.types.Scene) -> list[Any]:

@@ -198,6 +198,11 @@ def test_takes_in_the_sequencer_do_not_keep_the_engine_from_painting(blender: Bl
     assert not np.array_equal(wanted[0], pixels(Path(seen["old"], "0001.png")))
     np.testing.assert_array_equal(pixels(tmp_path / "still.png"), wanted[1])
     assert seen["sequencer"] and seen["after_refusal"]  # as it was
+    assert len(seen["saved"]) > 10 and all(seen["saved"])  # in a file saved meanwhile, too
+    assert seen["name"].endswith("++++") and seen["jobs"] == 2  # one for the first frame, one for all
+    assert "too small" in seen["too_small"]
+    assert not seen["killed"] and seen["afterwards"] == [True, True]
+    assert seen["healed"][0] and "koshi_sequencer" not in seen["healed"][1]
     assert "prompt" in seen["refused"]
     assert seen["muted"] and seen["color_muted"]
     assert seen["edit"] == [False, True]
