@@ -59,7 +59,7 @@ def test_the_engines_keys(window: Window) -> None:
         assert seen[part]["ended"] == [how], part
 
 
-TICK = 0.05  # seconds of the processor; .005 to .036 were seen
+TICK = 0.01  # seconds of the processor; .003 to .005 were seen
 
 
 def test_the_previews(window: Window) -> None:
