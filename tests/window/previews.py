@@ -77,15 +77,19 @@ def motion() -> hands.Steps:
     yield from press("koshi.motion_preview")
     yield from rest()
     yield from hands.until(lambda: hands.window().screen.is_animation_playing, 10)
-    passed = set()
-    for _ in range(20):
-        passed.add(hands.window().scene.frame_current)
-        yield 0.1
+    passed: list[int] = []
+
+    def look(*_: Any) -> None:
+        passed.append(hands.window().scene.frame_current)
+
+    bpy.app.handlers.frame_change_post.append(look)
+    yield 2.0
     hands.shot("preview-motion")
+    bpy.app.handlers.frame_change_post.remove(look)
     seen = told()
     hands.key('ESC', hands.middle(hands.area('VIEW_3D')))
     yield 0.3
-    return {**seen, "passed": sorted(passed), "stopped": not hands.window().screen.is_animation_playing}
+    return {**seen, "passed": passed, "stopped": not hands.window().screen.is_animation_playing}
 
 
 def press(operator: str, column: float = 0.3) -> hands.Steps:
