@@ -15,6 +15,9 @@ from . import compat, engine_colors, markers
 
 FRAMES, SIZE = 48, 256  # two seconds in the size that koshi-tiny is best at
 WORKSPACE = "Koshi"
+PREVIEW, PROPERTIES = 0.28, 0.17  # parts of the window's width
+SEQUENCER = 0.28, 210  # of its height, and how many pixels it has at least
+CHANNELS = 6  # in the sequencer's height, of which the scale of frames and the markers hide two
 TOWERS = (  # x, y, width, height
     (-5.2, 3.2, 1.8, 3.0), (-3.2, 2.4, 1.5, 2.1), (-1.4, 3.0, 1.4, 3.4), (0.4, 2.4, 1.4, 4.4), (2.1, 3.0, 1.5, 2.6),
     (3.8, 2.4, 1.6, 3.3), (5.6, 3.2, 1.7, 2.2),
@@ -177,6 +180,10 @@ def _arrange() -> float | None:
     files = next((area for area in areas if area.type == 'FILE_BROWSER'), None)
     previews = [area for area in areas if area.type == 'SEQUENCE_EDITOR' and area.spaces.active.view_type == 'PREVIEW']
     if files is not None and previews:
+        _share_out(window, previews[0])
+        for area in areas:
+            if area.type == 'SEQUENCE_EDITOR':
+                area.spaces.active.show_region_ui = False  # as 5.0 has it: Koshi's tab is in the 3D view
         files.type, previews[0].type = 'SEQUENCE_EDITOR', 'VIEW_3D'
         files.spaces.active.view_type = 'PREVIEW'
         seen = files.spaces.active
@@ -194,11 +201,42 @@ def _arrange() -> float | None:
     space.shading.color_type = 'MATERIAL'
     bar = next(region for region in view.regions if region.type == 'UI')
     try:
-        bar.active_panel_category = "Koshi"
+        if bar.active_panel_category != "Koshi":
+            bar.active_panel_category = "Koshi"
+            return again  # once more when the window has been drawn with all its new sizes
     except (AttributeError, TypeError):  # not drawn yet
         return again
     _show_all(window)
     return None
+
+
+def _share_out(window: bpy.types.Window, middle: bpy.types.Area) -> None:
+    """Move the edges between the editors: the template leaves half of the window to the sequencer."""
+    right, low = middle.x + middle.width, SEQUENCER[1] * bpy.context.preferences.system.ui_scale
+    across, up = middle.x + middle.width // 2, middle.y + middle.height // 2
+    below = max(area.y + area.height for area in window.screen.areas if area.y + area.height <= middle.y)
+    height = max(low, round(SEQUENCER[0] * window.height))
+    edges = (
+        (middle.x, up, round(PREVIEW * window.width) - middle.x),
+        (right, up, round((1 - PROPERTIES) * window.width) - right),
+        (across, below, round(height) - below),
+    )
+    with bpy.context.temp_override(window=window):
+        for x, y, delta in edges:
+            bpy.ops.screen.area_move(x=x, y=y, delta=delta)
+
+
+def _fit_beside(view: bpy.types.Area, region: bpy.types.Region) -> None:
+    """The camera's frame as large as it fits beside the sidebar, in the middle of what is free."""
+    space, render = view.spaces.active.region_3d, bpy.context.scene.render
+    bar = next(one.width for one in view.regions if one.type == 'UI')
+    if not bpy.context.preferences.system.use_region_overlap:
+        bar = 0  # the view ends where it begins
+    wide = min(region.width, region.height * render.resolution_x / render.resolution_y)
+    scale = (math.sqrt(2) + space.view_camera_zoom / 50) ** 2 / 4  # as Blender counts
+    scale *= min(1.0, max(0.2, 0.95 * (region.width - bar) / wide))
+    space.view_camera_zoom = (math.sqrt(4 * scale) - math.sqrt(2)) * 50
+    space.view_camera_offset = (bar / 4 / region.width / scale, 0.0)
 
 
 def _show_all(window: bpy.types.Window) -> None:
@@ -209,12 +247,15 @@ def _show_all(window: bpy.types.Window) -> None:
         with bpy.context.temp_override(window=window, area=area, region=region):
             if area.type == 'VIEW_3D' and bpy.ops.view3d.view_center_camera.poll():
                 bpy.ops.view3d.view_center_camera()
-                area.spaces.active.region_3d.view_camera_offset = (0.12, 0.0)  # beside the sidebar
+                _fit_beside(area, region)
             elif area.type == 'SEQUENCE_EDITOR' and bpy.ops.sequencer.view_all.poll():
                 bpy.ops.sequencer.view_all()
                 if area.spaces.active.view_type == 'SEQUENCER':
                     area.spaces.active.show_seconds = False  # keys and prompts are spoken of by their frames
                     bpy.ops.view2d.pan(deltax=-round(14 * bpy.context.preferences.system.ui_scale))  # all of frame 1
+                    low, high = (region.view2d.region_to_view(0, y)[1] for y in (0, region.height))
+                    top = round(region.height * CHANNELS / (high - low))
+                    bpy.ops.view2d.zoom_border(xmin=0, xmax=region.width, ymin=0, ymax=top)
 
 
 # The menu

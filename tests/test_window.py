@@ -229,6 +229,9 @@ def test_a_beginning(window: Window) -> None:
     assert {"VIEW_3D", "SEQUENCE_EDITOR", "PROPERTIES"} <= set(seen["areas"])
     assert seen["areas"].count("SEQUENCE_EDITOR") == 2  # with its preview
     assert (seen["view"], seen["tab"]) == ("CAMERA", "Koshi")
+    shares = seen["shares"]
+    assert shares["sequencer"] < 0.35 and shares["channels"] < 8  # nothing is in it yet
+    assert shares["preview"] > 0.25 and shares["view"] > 0.5
     assert (seen["chosen"], seen["undone"]) == ("every", "none")
     if seen["german"] is not None:
         end = seen["german"]

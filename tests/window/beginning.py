@@ -21,6 +21,7 @@ def steps(seed: int) -> hands.Steps:
     view = hands.area('VIEW_3D')
     seen["view"] = view.spaces.active.region_3d.view_perspective
     seen["tab"] = hands.region(view, 'UI').active_panel_category
+    seen["shares"] = shares()
     hands.shot("new-project")
 
     settings = hands.window().scene.koshi
@@ -50,7 +51,20 @@ def in_order() -> bool:
         tab = hands.region(view, 'UI').active_panel_category
     except (AttributeError, TypeError, ValueError):  # not there or not drawn yet
         return False
-    return tab == "Koshi" and view.spaces.active.region_3d.view_perspective == 'CAMERA'
+    shown = view.spaces.active.region_3d
+    return tab == "Koshi" and shown.view_perspective == 'CAMERA' and shown.view_camera_offset[0] > 0
+
+
+def shares() -> dict[str, float]:
+    """The parts of the window's sides that the editors have; how many channels are seen."""
+    whole = hands.window()
+    places = {area.spaces.active.view_type: area for area in whole.screen.areas if area.type == 'SEQUENCE_EDITOR'}
+    timeline, view = hands.region(places['SEQUENCER']), hands.area('VIEW_3D')
+    low, high = (timeline.view2d.region_to_view(0, y)[1] for y in (0, timeline.height))
+    return {
+        "sequencer": places['SEQUENCER'].height / whole.height, "channels": high - low,
+        "preview": places['PREVIEW'].width / whole.width, "view": view.width / whole.width,
+    }  # fmt: skip
 
 
 def in_german(seed: int) -> hands.Steps:
