@@ -56,7 +56,7 @@ class KOSHI_OT_interpolated_strip(PumpedOperator, bpy.types.Operator):
         return state.idle(cls) and needs_take(cls, context)
 
     def begin(self, context: bpy.types.Context) -> Job:
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         shot = start.shot_of(sequencer.take_of(scene, strip))
         shot = {**shot, "time": {**shot.get("time", {}), "interpolation": int(self.factor)}}
         name, slow = strip.name, self.playing == 'SLOW'

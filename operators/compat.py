@@ -123,9 +123,16 @@ def edited_scene(context: bpy.types.Context) -> bpy.types.Scene:
     return context.scene
 
 
-def may_change(operator: type, context: bpy.types.Context) -> bool:
+def strips_scene(context: bpy.types.Context) -> bpy.types.Scene:
+    """The scene whose strips the user means: also beside a sequencer (5.0+), in a menu or by F3, the one it shows."""
+    if context.screen is not None and any(area.type == 'SEQUENCE_EDITOR' for area in context.screen.areas):
+        return getattr(context, "sequencer_scene", None) or context.scene
+    return edited_scene(context)
+
+
+def may_change(operator: type, context: bpy.types.Context, scene: bpy.types.Scene | None = None) -> bool:
     """For an operator's `poll`: whether the scene can be changed, and if not, the reason."""
-    scene = edited_scene(context)
+    scene = scene or edited_scene(context)
     if scene is None or not scene.is_editable:  # what is written into a linked one is gone when the file is opened
         operator.poll_message_set("The scene is linked from another file and cannot be changed here")  # type: ignore[attr-defined]
         return False

@@ -66,7 +66,7 @@ class KOSHI_OT_redo_from_strip(bpy.types.Operator):
         return state.idle(cls) and needs_take(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         try:
             differs, notes = restore(scene, strip)
         except BridgeError as error:

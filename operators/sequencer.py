@@ -183,6 +183,12 @@ def _fill(strip: Any, footage: Footage, begin: int, place: int) -> None:
         compat.set_strip_range(strip, left, right)
 
 
+def name_of(footage: Footage) -> str:
+    """What a strip is called that shows this: as the folder, and by its seed."""
+    seed = footage.about.get(strip_about.SEED)
+    return footage.folder.name if seed is None else f"{footage.folder.name} seed {seed}"
+
+
 def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, notes: list[str]) -> Any:
     """A strip for a part of the shot. first: the strip of its first part, beside which it goes if there is room."""
     strips = compat.strips(scene.sequence_editor)
@@ -194,7 +200,7 @@ def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, 
     # Named without a picture at first: Blender would read it for its size, and the first one of a session makes it load
     # its colour configuration, 90 ms (5.2). It learns the size when it draws the frame.
     nothing = str(footage.folder / "none")
-    strip = strips.new_image(name=footage.folder.name, filepath=nothing, channel=channel, frame_start=start)
+    strip = strips.new_image(name=name_of(footage), filepath=nothing, channel=channel, frame_start=start)
     strip.directory = directory_of(footage.folder)
     strip.elements[0].filename = footage.name_at(part * LONGEST)
     strip[TAG], strip[PART], strip[PLACES], strip[FIRST] = footage.digest, part, footage.places, footage.first

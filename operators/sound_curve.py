@@ -131,7 +131,8 @@ class KOSHI_OT_sound_to_curve(SteppedOperator, bpy.types.Operator):
         if not bpy.app.build_options.audaspace:
             cls.poll_message_set("This Blender was built without sound")
             return False
-        return compat.may_change(cls, context) and state.idle(cls)  # a render's frames come among muted strips
+        # A render's frames would come among muted strips.
+        return state.idle(cls) and compat.may_change(cls, context, compat.strips_scene(context))
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_props_dialog(self, width=340)
@@ -162,7 +163,7 @@ class KOSHI_OT_sound_to_curve(SteppedOperator, bpy.types.Operator):
         beat.prop(self, "sensitivity")
 
     def steps(self, context: bpy.types.Context) -> Steps:
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         if not (self.properties.is_property_set("quiet") or self.properties.is_property_set("loud")):
             _curve_chosen(self, context)
         band = (self.lowest, self.highest) if self.band == 'RANGE' else sound_bands.BANDS[self.band]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import BoolProperty, EnumProperty
 
 from ..bridge_server.protocol import BridgeError
@@ -26,7 +27,7 @@ _read: dict[Path, tuple[tuple[int | None, int | None], tuple[str, str, str, str,
 
 def active_strip(context: bpy.types.Context) -> Any | None:
     """The strip that is active in the sequencer that the artist works in."""
-    scene = compat.edited_scene(context)
+    scene = compat.strips_scene(context)
     return scene.sequence_editor.active_strip if scene is not None and scene.sequence_editor else None
 
 
@@ -36,17 +37,26 @@ def needs_take(cls: type[bpy.types.Operator], context: bpy.types.Context) -> boo
     if strip is None or strip.type != 'IMAGE' or not strip.get(sequencer.TAG):
         cls.poll_message_set("Select a strip with a take of Koshi's")  # type: ignore[attr-defined]
         return False
-    return compat.may_change(cls, context)
+    return compat.may_change(cls, context, compat.strips_scene(context))
 
 
 def _other_takes(operator: Any, context: bpy.types.Context) -> list[tuple[str, str, str, Any, int]]:
-    """The menu of takes, the active strip's own last: once it was chosen, the panel of the last operator shows it."""
-    scene, strip = compat.edited_scene(context), active_strip(context)
+    """The menu of takes, the active strip's own last and marked: once it was chosen, the panel of the last operator
+    shows it, and Blender wants it among the others."""
+    scene, strip = compat.strips_scene(context), active_strip(context)
     own = Path(bpy.path.abspath(strip.directory)) if strip is not None and strip.type == 'IMAGE' else None
     there = take_swap.shelf(scene, own)
-    shown = [folder for folder in there if folder != own][:MENU] + [folder for folder in there if folder == own]
-    _items[:] = [_item(folder) for folder in shown] or [("", "No Other Take", "There is no other take yet", 'NONE', 0)]
+    items = [_item(folder) for folder in there if folder != own][:MENU] or [
+        ("", "No Other Take", "There is no other take yet", 'NONE', 0)
+    ]
+    _items[:] = items + [_marked(_item(folder)) for folder in there if folder == own]
     return _items
+
+
+def _marked(item: tuple[str, str, str, Any, int]) -> tuple[str, str, str, Any, int]:
+    """The line of the take that the active strip shows."""
+    name, line, about, _, number = item
+    return name, iface_("{} (shown now)").format(line), about, 'CHECKMARK', number
 
 
 def _item(folder: Path) -> tuple[str, str, str, str, int]:
@@ -107,7 +117,7 @@ class KOSHI_OT_take_replace(_Chosen, bpy.types.Operator):
         return needs_take(cls, context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         if not self.take:
             self.report({'ERROR'}, "No take is chosen. If there is none yet, render one")
             return {'CANCELLED'}
@@ -134,10 +144,10 @@ class KOSHI_OT_take_add(_Chosen, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return compat.may_change(cls, context)
+        return compat.may_change(cls, context, compat.strips_scene(context))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene, notes = compat.edited_scene(context), []
+        scene, notes = compat.strips_scene(context), []
         if not self.take:
             self.report({'ERROR'}, "No take is chosen. If there is none yet, render one")
             return {'CANCELLED'}
@@ -175,7 +185,7 @@ class KOSHI_OT_take_rerender(PumpedOperator, bpy.types.Operator):
                 return f'The strip "{name}" is gone: the take has a new one.'
             return exchange(scene, strip, footage, True)
 
-        return start.render(compat.edited_scene(context), deliver=deliver)
+        return start.render(compat.strips_scene(context), deliver=deliver)
 
 
 def exchange(scene: bpy.types.Scene, strip: Any, footage: Footage, pieces: bool) -> str:

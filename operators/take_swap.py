@@ -117,7 +117,7 @@ def swap(strip: Any, footage: Footage, known: Take | None = None) -> list[str]:
     strip[PLACES] = max(known.places if known else 0, footage.places)
     strip_about.write(strip, footage.about)
     if strip.name.startswith(old_folder.name):
-        strip.name = footage.folder.name  # Blender lets its keyframes follow
+        strip.name = sequencer.name_of(footage)  # Blender lets its keyframes follow
     notes = []
     if end > right and old_end == right:
         notes.append(f"{end - right} frames of the take lie beyond the strip's end: drag its handle to show them.")

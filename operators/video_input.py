@@ -212,7 +212,7 @@ class KOSHI_OT_strip_as_video(bpy.types.Operator):
         if strip is None or strip.type in _NO_PICTURE:
             cls.poll_message_set("Select a strip with pictures: a movie, images, a scene or an effect")
             return False
-        return state.idle(cls) and compat.may_change(cls, context)
+        return state.idle(cls) and compat.may_change(cls, context, compat.strips_scene(context))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """All of it now; for scripts and background mode."""
@@ -271,7 +271,7 @@ class KOSHI_OT_strip_as_video(bpy.types.Operator):
 
     def _begin(self, context: bpy.types.Context) -> Iterator[float]:
         """What has to be done before the film is there: nothing, or its frames."""
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         self._rendered = False
         self._film = as_it_is(scene, strip) if self.pictures != 'RENDER' else None
         if self.pictures == 'FILE' and self._film is None:
@@ -298,7 +298,7 @@ class KOSHI_OT_strip_as_video(bpy.types.Operator):
         return film
 
     def _end(self, context: bpy.types.Context) -> set[str]:
-        scene, strip = compat.edited_scene(context), active_strip(context)
+        scene, strip = compat.strips_scene(context), active_strip(context)
         use(scene, self._film, self.purpose)
         left, right = compat.strip_range(strip)
         what = "a render of" if self._rendered else "the files of"

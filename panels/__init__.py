@@ -23,9 +23,9 @@ def unregister_properties() -> None:
 def register() -> None:
     """Add the sidebar panels and the menu."""
     presets.register()
+    strip.register()  # first in the sequencer's tab, where a strip is what one works on
     sidebar.register()
     preview.register()
-    strip.register()
     engine.register()
     menu.register()
 
@@ -34,7 +34,7 @@ def unregister() -> None:
     """Remove the sidebar panels and the menu."""
     menu.unregister()
     engine.unregister()
-    strip.unregister()
     preview.unregister()
     sidebar.unregister()
+    strip.unregister()
     presets.unregister()

@@ -21,14 +21,13 @@ class KOSHI_PT_strip(bpy.types.Panel):
     bl_category = "Koshi"
     bl_space_type = 'SEQUENCE_EDITOR'
     bl_region_type = 'UI'
-    bl_parent_id = "KOSHI_PT_sequencer"
-    bl_order = 1  # after the preview
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active_strip(context) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, strip = self.layout, active_strip(context)
-        if strip is None:
-            layout.label(text="No strip is selected", icon='INFO')
-            return
         if strip.type == 'IMAGE' and strip.get(sequencer.TAG):
             _take(layout, context, strip)
         elif strip.type == 'SOUND':
@@ -56,8 +55,8 @@ def _take(layout: bpy.types.UILayout, context: bpy.types.Context, strip: Any) ->
             about.label(text=line)
         if len(lines) > LINES:
             about.label(text="…")
-    if take != strip.name:
-        about.label(text=take)
+    if not strip.name.startswith(take):
+        about.label(text=take, translate=False)
     column = layout.column(align=True)
     column.operator("koshi.redo_from_strip", icon='LOOP_BACK')
     column.operator_menu_enum("koshi.take_replace", "take", icon='FILE_REFRESH')
@@ -114,6 +113,18 @@ def _draw_strip(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
     menu.layout.menu("KOSHI_MT_strip", icon='SEQ_STRIP_DUPLICATE')
 
 
+def _draw_context(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
+    """On top of the right-click menu, which is higher than a small window, what can be done with this strip."""
+    strip = active_strip(context)
+    if strip is None or strip.type not in ('IMAGE', 'MOVIE'):
+        return
+    if strip.get(sequencer.TAG):
+        menu.layout.menu("KOSHI_MT_strip", icon='SEQ_STRIP_DUPLICATE')
+    else:
+        menu.layout.operator_menu_enum("koshi.strip_as_video", "purpose", icon='FILE_MOVIE')
+    menu.layout.separator()
+
+
 def _draw_add(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
     menu.layout.separator()
     menu.layout.operator_menu_enum("koshi.take_add", "take", text="Koshi Take", icon='RENDER_ANIMATION')
@@ -127,12 +138,14 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.SEQUENCER_MT_strip.append(_draw_strip)
+    bpy.types.SEQUENCER_MT_context_menu.prepend(_draw_context)
     bpy.types.SEQUENCER_MT_add.append(_draw_add)
 
 
 def unregister() -> None:
     """Remove them."""
     bpy.types.SEQUENCER_MT_add.remove(_draw_add)
+    bpy.types.SEQUENCER_MT_context_menu.remove(_draw_context)
     bpy.types.SEQUENCER_MT_strip.remove(_draw_strip)
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

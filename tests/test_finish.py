@@ -55,6 +55,21 @@ def test_operators_are_found_by_name(seen: Any) -> None:
         assert len(about["tip"]) > 15, name
 
 
+def test_a_strips_menu_has_what_can_be_done_with_it(seen: Any) -> None:
+    assert seen["right_click"] == {
+        "": [], "color": [], "picture": ["koshi.strip_as_video"], "take": ["KOSHI_MT_strip"],
+    }  # fmt: skip
+
+
+def test_a_log_that_is_not_there_is_told(blender: Blender, tmp_path: Path) -> None:
+    press = "import bpy; [print(bpy.ops.koshi.open_log(log=log)) for log in ('SETUP', 'BACKEND', 'BLENDER')]"
+    nowhere = {"KOSHI_DATA": str(tmp_path / "data"), "KOSHI_CACHE": str(tmp_path / "cache")}
+    said = blender.run("--python-exit-code", 5, "--python-expr", press, **nowhere).stdout
+    told = re.findall(r"There is no log yet: (.+)", said)
+    assert len({*told}) == said.count("{'CANCELLED'}") == 3, said
+    assert all(log.startswith(str(tmp_path)) for log in told)
+
+
 def test_no_key_is_taken(seen: Any) -> None:
     assert seen["keys"] == []
 

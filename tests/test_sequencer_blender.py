@@ -75,6 +75,7 @@ def test_replacing_a_take_keeps_the_edit(takes: Any) -> None:
     assert takes["menu_read"] == [
         [0, 1, 3], [f"5 frames, seed {seed}", f"6 frames, seed {seed}", "5 frames, seed 7"],
     ]  # fmt: skip
+    assert takes["shown_now"] == [[True, "CHECKMARK"]]
     assert takes["replaced_files"] == [f"{n:04}.png" for n in range(4, 9)]
     assert takes["replaced_about"]["koshi_shot"] == takes["second"]["digest"]
     assert takes["replaced_about"]["koshi_first"] == 4 and takes["replaced_about"]["koshi_seed"] == takes["seed"] + 50
@@ -96,6 +97,17 @@ def test_a_new_render_goes_into_the_strip(takes: Any) -> None:
     assert made["ranges"] == [piece[1:] for piece in takes["pieces"]]
     assert takes["add"] == ["FINISHED"]
     assert takes["added"]["range"] == [5, 11] and takes["added"]["same"]
+
+
+def test_strips_are_named_by_their_takes_and_seeds(takes: Any) -> None:
+    (added, other, back), (folder, other_folder) = takes["named"]
+    assert added == back == f"{folder} seed {takes['seed']}" and other == f"{other_folder} seed {takes['seed'] + 50}"
+
+
+def test_a_strip_is_found_beside_its_sequencer(takes: Any) -> None:
+    without, with_one, knows_scenes, name = takes["beside"]
+    assert not without and with_one == knows_scenes
+    assert name == takes["named"][0][1 if knows_scenes else 0]
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ class Layout:
             key = f"{data.bl_rna.identifier}.{prop}"
             animatable = data.id_data is not None and data.bl_rna.properties[prop].is_animatable  # not preferences
             (ANIMATABLE if animatable else FIXED).setdefault(key, set()).add(self.lined_up and self.dotted)
-        if name == "operator":
+        if name in ("operator", "operator_menu_enum"):
             self.drawn["operators"].append(given[0])
             module, _, function = given[0].partition(".")
             assert function in dir(getattr(bpy.ops, module)), given[0]
@@ -188,9 +188,45 @@ def refusals_everywhere() -> dict[str, list[str]]:
     return seen
 
 
+def strip_of(scene: bpy.types.Scene, kind: str) -> Any:
+    """A new strip, which is the active one: a take, a picture, or a colour."""
+    place = Path(bpy.app.tempdir, "Scene_00000000")
+    place.mkdir(exist_ok=True)
+    picture = bpy.data.images.new("picture", 8, 8)
+    picture.filepath_raw, picture.file_format = str(place / "0001.png"), 'PNG'
+    picture.save()
+    editor, compat = scene.sequence_editor_create(), koshi("operators.compat")
+    if kind == "take":
+        about = koshi("operators.strip_about").told({"seed": 42, "prompts": [{"text": "a sea"}]})
+        footage = koshi("operators.sequencer").Footage("0" * 64, place, 1, 1, about=about)
+        made = compat.all_strips(editor)[koshi("operators.sequencer").show_frame(scene, footage, 0, [])]
+    elif kind == "picture":
+        made = compat.strips(editor).new_image("picture", picture.filepath_raw, 7, 1)
+    else:
+        span = {"length": 9} if bpy.app.version >= (5, 0) else {"frame_end": 10}
+        made = compat.strips(editor).new_effect(name="color", type='COLOR', channel=9, frame_start=1, **span)
+    editor.active_strip = made
+    return made
+
+
+def right_click() -> dict[str, list[str]]:
+    """What Koshi adds to the sequencer's right-click menu, by what is the active strip."""
+    scene, seen = empty_scene(), {}
+    for kind in ("", "color", "picture", "take"):
+        if kind:
+            strip_of(scene, kind)
+        shown: dict[str, list[str]] = {"bad icons": [], "operators": [], "menus": []}
+        for function in bpy.types.SEQUENCER_MT_context_menu.draw._draw_funcs:
+            if "koshi" in function.__module__:
+                function(SimpleNamespace(layout=Layout(shown)), bpy.context)
+        seen[kind] = shown["menus"] + shown["operators"]
+    return seen
+
+
 def filled_scene() -> None:
     """Something for each panel to show."""
     scene = empty_scene()
+    strip_of(scene, "take")
     settings = scene.koshi
     settings.prompts[0].use_weight = True
     settings.loras.add()
@@ -217,7 +253,7 @@ def dots() -> dict[str, list[str]]:
     }
 
 
-seen: dict[str, Any] = {"silent": refusals_everywhere()}
+seen: dict[str, Any] = {"silent": refusals_everywhere(), "right_click": right_click()}
 filled_scene()
 seen |= {"drawn": draw_everything(), "dots": dots(), "icons": icons_in_code(), "operators": operators()}
 keys = bpy.context.window_manager.keyconfigs

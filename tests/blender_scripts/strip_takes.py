@@ -183,13 +183,14 @@ take_operators.start.shot_of = shot_of
 
 
 def line_of(items: list[Any]) -> str:
-    return next(line.partition(": ")[2] for name, line, *_ in items if Path(name) == other)
+    return next(line.partition(": ")[2].removesuffix(" (shown now)") for name, line, *_ in items if Path(name) == other)
 
 
 out["menu_read"] = [changes, [line_of(items) for items in (there, counted, reseeded)]]
 out["replaced_files"] = [one.filename for one in strip.elements]
 out["replaced_about"] = about(strip)
 out["effect_input"] = effect.input_1.name
+out["shown_now"] = [[Path(name) == other, icon] for name, line, _, icon, _ in there if line.endswith("(shown now)")]
 
 # In a meta strip, and cut into two pieces; and the first take again.
 made = [one for one in strips() if one not in (strip, effect)]
@@ -228,6 +229,34 @@ out["rerendered"] = {
 out["add"] = list(bpy.ops.koshi.take_add(take=str(start_folder)))
 added = next(one for one in strips() if one.type == 'IMAGE' and one.parent_meta() is None)
 out["added"] = {"range": compat.strip_range(added), "same": pictures(added) == frames, "name": added.name}
+
+# Its name follows what it shows, also that of a strip whose name had no seed yet.
+names = [added.name]
+for folder_shown, name in ((other, added.name), (start_folder, other.name)):
+    added.name = name
+    bpy.ops.koshi.take_replace(take=str(folder_shown), pieces=False)
+    names.append(added.name)
+out["named"] = [names, [start_folder.name, other.name]]
+
+
+def from_the_view(operator: Any, *given: Any, **named: Any) -> Any:
+    """As a menu or F3 calls it in the 3D view."""
+    area = next(area for area in bpy.context.window.screen.areas if area.type == 'VIEW_3D')
+    with bpy.context.temp_override(area=area, region=area.regions[-1]):
+        return operator(*given, **named)
+
+
+# Beside a sequencer that shows another scene than the window does, which 5.0 knows.
+window = bpy.context.window
+window.scene = bpy.data.scenes.new("Elsewhere")
+beside = [from_the_view(bpy.ops.koshi.take_replace.poll)]
+next(area for area in window.screen.areas if area.type == 'PROPERTIES').type = 'SEQUENCE_EDITOR'
+if hasattr(window.workspace, "sequencer_scene"):
+    window.workspace.sequencer_scene = scene
+beside.append(from_the_view(bpy.ops.koshi.take_replace.poll))
+if beside[-1]:
+    from_the_view(bpy.ops.koshi.take_replace, take=str(other), pieces=False)
+out["beside"] = [*beside, hasattr(window.workspace, "sequencer_scene"), added.name]
 
 # Every third frame, moved in 2D and 3D: keyed so that a render of it is the same.
 bare = bpy.data.scenes.new("Stepped")

@@ -36,7 +36,6 @@ def steps(seed: int) -> hands.Steps:
 
     choose(first)
     yield from enlarge('SEQUENCE_EDITOR')
-    yield from scroll_down()
     yield from hands.click(*(yield from button("koshi.redo_from_strip")))
     yield 0.5
     hands.shot("takes-redo")
@@ -57,13 +56,14 @@ def steps(seed: int) -> hands.Steps:
     yield from enlarge('SEQUENCE_EDITOR', back=True)
     editor = hands.area('SEQUENCE_EDITOR')
 
-    hands.move(*hands.middle(editor))
-    with hands.within(editor):
-        bpy.ops.wm.call_menu(name="KOSHI_MT_between")
-    yield 0.5
-    hands.shot("takes-menu")
-    hands.key('ESC', hands.middle(editor))
-    yield 0.3
+    for menu in ("SEQUENCER_MT_context_menu", "KOSHI_MT_strip", "KOSHI_MT_between"):
+        hands.move(*hands.middle(editor))
+        with hands.within(editor):
+            bpy.ops.wm.call_menu(name=menu)
+        yield 0.5
+        hands.shot(f"takes-{menu}")
+        hands.key('ESC', hands.middle(editor))
+        yield 0.3
     call(editor, "interpolated_strip", factor='2', playing='SAME')
     yield from hands.wait_for_the_end()
     yield 0.5
@@ -113,18 +113,6 @@ def enlarge(kind: str, back: bool = False) -> hands.Steps:
         editor.spaces.active.show_region_ui = True
         yield from hands.until(lambda: hands._choose_tab(editor), 10, every=0.1)
         yield 0.5
-
-
-def scroll_down() -> hands.Steps:
-    """Turn the wheel over the sequencer's sidebar, down to the panel Strip."""
-    bar = hands.region(hands.area('SEQUENCE_EDITOR'), 'UI')
-    x, y = bar.x + bar.width // 3, bar.y + bar.height // 2
-    hands.move(x, y)
-    yield 0.1
-    for _ in range(10):
-        hands.front().event_simulate(type='WHEELDOWNMOUSE', value='PRESS', x=x, y=y)
-        yield 0.1
-    yield 0.4
 
 
 def button(operator: str) -> hands.Steps:
