@@ -153,7 +153,7 @@ def render_guides(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) ->
         ) from error
     program = bpy.app.binary_path
     if program and os.access(program, os.X_OK) and Path(program).is_file():
-        yield from _in_a_process(job, program)
+        yield from _in_a_process(job, program, own_engine=_has_gpu())
     else:
         yield from render_job(job)
 
@@ -193,8 +193,8 @@ def _job(scene: bpy.types.Scene, shot: dict[str, Any], folder: Path) -> GuideJob
     )
 
 
-def _in_a_process(job: GuideJob, program: str) -> Iterator[str]:
-    """Let another Blender render this file, or a copy saved as it is now."""
+def _in_a_process(job: GuideJob, program: str, own_engine: bool) -> Iterator[str]:
+    """Let another Blender render this file, or a copy saved as it is now. own_engine: with a GPU, if that works."""
     yield iface_("Preparing to render the scene's guides")
     with tempfile.TemporaryDirectory(prefix="koshi_guides_", ignore_cleanup_errors=True) as place:
         copy = Path(place) / "scene.blend"
@@ -205,11 +205,11 @@ def _in_a_process(job: GuideJob, program: str) -> Iterator[str]:
         yield iface_("Preparing to render the scene's guides")
         # A window needs a thread, and goes first.
         threads = 0 if bpy.app.background else max(1, (os.cpu_count() or 2) - 1)
-        own = _has_gpu() and {SCENE, START} & set(job.kinds)
+        own = own_engine and {SCENE, START} & set(job.kinds)
         # Should the scene's own engine fail, the other process is lost, not the window; Cycles runs everywhere.
-        for own_engine in (True, False) if own else (False,):
+        for tried in (True, False) if own else (False,):
             asked = Path(place) / "job.json"
-            told = {**asdict(job), "own_engine": own_engine, "threads": threads}
+            told = {**asdict(job), "own_engine": tried, "threads": threads}
             asked.write_text(json.dumps(told), encoding="utf-8")
             code, error = yield from _follow(program, copy, asked, Path(place) / _LOG)
             if error is not None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,15 @@ CLAY = [f"clay_{number:04d}.png" for number in (1, 2, 3, 4)]
 @pytest.fixture(scope="session")
 def made(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("guides")
+    return folder, blender.script("guides", folder, program_of(blender, folder))
+
+
+def program_of(blender: Blender, folder: Path) -> Path:
+    """What starts such a Blender."""
     program = folder / "blender.sh"
     program.write_text(f'#!/bin/sh\nexec "{blender.python}" "{STAND_IN}" "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return folder, blender.script("guides", folder, program)
+    return program
 
 
 @pytest.mark.blender
@@ -114,6 +121,28 @@ class TestInBlender:
         picture = np.asarray(Image.open(made[0] / "there" / "clay_0001.png").convert("RGB")).astype(int)
         assert np.ptp(picture, axis=2).max() <= 2
         assert picture.std() > 10
+
+
+@pytest.mark.blender
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform != "linux", reason="the GPU is hidden as it can be hidden on Linux")
+@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+def test_the_scenes_own_engine_and_cycles_in_its_place(blender: Blender, tmp_path: Path) -> None:
+    told = blender.script("guide_engines", tmp_path, program_of(blender, tmp_path))
+    names = ("cycles", "eevee", "workbench", "own", "failed")
+    assert {told[name] for name in names} == {"Guides: 1 of 1 frames"}
+    pictures = {name: np.asarray(Image.open(tmp_path / name / "start_0001.png").convert("RGB")) for name in names}
+    cycles = pictures["cycles"]
+    assert cycles.std() > 20
+    for name in ("eevee", "workbench", "failed"):
+        np.testing.assert_array_equal(pictures[name], cycles)
+    endings = re.findall(r"guides: Blender ended with (-?\d+)", told["log"])
+    if len(endings) == 2:
+        pytest.skip("no OpenGL here: nothing but Cycles renders")
+    # Without OpenGL it is lost, by a signal; with it, Workbench shows what it shows, and Cycles was not needed.
+    assert len(endings) == 1 and int(endings[0]) not in (0, 1, 3)
+    assert np.abs(pictures["own"].astype(int) - cycles).mean() > 5
+    assert len(np.unique(pictures["own"].reshape(-1, 3), axis=0)) > 20
 
 
 # Content
