@@ -182,7 +182,7 @@ def _views(scene: bpy.types.Scene, frames: range) -> Iterator[tuple[int, View]]:
     with scene_values.evaluated(scene) as depsgraph:
         for frame in frames:
             scene.frame_set(frame)
-            yield frame, camera.view_of(scene, depsgraph)
+            yield frame, camera.view_of(scene, camera.eye_of(scene, depsgraph))
 
 
 def _make_camera(scene: bpy.types.Scene, moves: dict[str, list[float]]) -> bpy.types.Object:

@@ -93,25 +93,17 @@ def push_zoom(translation_z: float) -> float:
     return 1.0 / (1.0 - away / math.tan(math.radians(35.0)))
 
 
-def numbers_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
-    """The scene's camera as evaluated now, in the numbers that a shot's `motion.cameras` holds.
+@dataclass(frozen=True)
+class Eye:
+    """A scene's camera at one frame. data: a Camera, or what has its numbers; depsgraph: where its focus object is."""
 
-    Raises BridgeError as `view_of` does.
-    """
-    view_of(scene, depsgraph)  # refuses what has no exact projection
-    evaluated = scene.camera.evaluated_get(depsgraph)
-    data, render = evaluated.data, scene.render
-    return {
-        "matrix_world": [list(row) for row in evaluated.matrix_world.normalized()],
-        "kind": data.type,
-        **{name: getattr(data, name) for name in (*STATE, "sensor_fit")},
-        "pixel_aspect_x": render.pixel_aspect_x,
-        "pixel_aspect_y": render.pixel_aspect_y,
-    }
+    data: Any
+    matrix_world: Matrix
+    depsgraph: bpy.types.Depsgraph | None = None
 
 
-def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
-    """The scene's camera as evaluated now. Raises BridgeError "no_camera", "camera_type" or "camera_scale"."""
+def eye_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Eye:
+    """The scene's camera as evaluated now. Raises BridgeError "no_camera"."""
     if scene.camera is None:
         raise BridgeError(
             "no_camera",
@@ -119,7 +111,25 @@ def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
             "Add a camera, or set Koshi > Motion > Source to Curves.",
         )
     evaluated = scene.camera.evaluated_get(depsgraph)
-    data = evaluated.data
+    return Eye(evaluated.data, evaluated.matrix_world, depsgraph)
+
+
+def numbers_of(scene: bpy.types.Scene, eye: Eye) -> dict[str, Any]:
+    """The scene's camera in the numbers that a shot's `motion.cameras` holds. Raises BridgeError as `view_of` does."""
+    view_of(scene, eye)  # refuses what has no exact projection
+    data, render = eye.data, scene.render
+    return {
+        "matrix_world": [list(row) for row in eye.matrix_world.normalized()],
+        "kind": data.type,
+        **{name: getattr(data, name) for name in (*STATE, "sensor_fit")},
+        "pixel_aspect_x": render.pixel_aspect_x,
+        "pixel_aspect_y": render.pixel_aspect_y,
+    }
+
+
+def view_of(scene: bpy.types.Scene, eye: Eye) -> View:
+    """What the scene's camera sees. Raises BridgeError "camera_type" or "camera_scale"."""
+    data = eye.data
     if scene.camera.type != 'CAMERA' or data.type not in {'PERSP', 'ORTHO'}:
         raise BridgeError(
             "camera_type",
@@ -127,14 +137,14 @@ def view_of(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> View:
             "Change the camera's type, or set Koshi > Motion > Source to Curves.",
         )
     # Object scale is dropped, as the renderer does.
-    world = evaluated.matrix_world.normalized()
+    world = eye.matrix_world.normalized()
     if not abs(world.determinant()) > 1e-6:  # asked so that it is also true of NaN
         raise BridgeError(
             "camera_scale",
             f'The camera "{scene.camera.name}" is scaled to 0 or is nowhere, so it shows nothing.',
             "Set its scale, and that of its parents, to 1.",
         )
-    focus, source = focus_distance(data, world, depsgraph)
+    focus, source = focus_distance(data, world, eye.depsgraph)
     return View(
         scene.camera.name,
         world,
@@ -155,7 +165,7 @@ def picture_size(scene: bpy.types.Scene) -> tuple[int, int]:
     )
 
 
-def intrinsics(scene: bpy.types.Scene, data: bpy.types.Camera) -> tuple[float, float, float, float]:
+def intrinsics(scene: bpy.types.Scene, data: Any) -> tuple[float, float, float, float]:
     """(fx, fy, cx, cy) in pixels, y down; sensor fit, shift and pixel aspect as Blender has them."""
     width, height = picture_size(scene)
     render = scene.render
@@ -171,7 +181,7 @@ def intrinsics(scene: bpy.types.Scene, data: bpy.types.Camera) -> tuple[float, f
 
 
 def focus_distance(
-    data: bpy.types.Camera, world: Matrix, depsgraph: bpy.types.Depsgraph
+    data: Any, world: Matrix, depsgraph: bpy.types.Depsgraph | None
 ) -> tuple[float, str]:
     """Distance of the plane whose motion counts, and where it comes from, in words."""
     dof = data.dof

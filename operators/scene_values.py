@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..bridge_server.protocol import BridgeError
 from ..panels.properties import MORE_SCHEDULES, SCHEDULES
-from . import camera, guides, markers, sample_media, shot_fields, values
+from . import camera, camera_curves, guides, markers, sample_media, shot_fields, values
 from .camera import Similarity, View
 from .sample_checks import problem
 
@@ -58,29 +58,35 @@ class Samples:
         while done < len(todo):
             scene = scene_named(name)
             until = time.monotonic() + budget
-            with evaluated(scene) as depsgraph:
+            eye_at = camera_curves.reader(scene) if direct is not None else None
+            with evaluated(scene) if eye_at is None else nullcontext() as depsgraph:
                 while done < len(todo):
                     frame = todo[done]
                     done += 1
-                    scene.frame_set(frame)
+                    if eye_at is None:
+                        scene.frame_set(frame)
                     if direct is None:
                         settings = scene.koshi
                         for value_name, column in self.table.items():
                             column.append(settings.path_resolve(shot_fields.property_of(value_name)))
                     if watched and (frame - self.first) % self.step == 0:
-                        self._look(scene, depsgraph, frame)
+                        self._look(scene, frame, depsgraph if eye_at is None else eye_at)
                     if time.monotonic() > until:
                         break
             if done < len(todo):
                 yield iface_("Reading the curves: {} of {} frames").format(done, len(todo))
 
-    def _look(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph, frame: int) -> None:
+    def _look(
+        self, scene: bpy.types.Scene, frame: int, by: bpy.types.Depsgraph | Callable[[int], camera.Eye]
+    ) -> None:
         source = scene.koshi.motion_source
         try:
-            if source == 'EXACT':
-                self.cameras.append(camera.numbers_of(scene, depsgraph))
-            elif source == 'CAMERA':
-                self.views.append(camera.view_of(scene, depsgraph))
+            if source in ('EXACT', 'CAMERA'):
+                eye = by(frame) if callable(by) else camera.eye_of(scene, by)
+                if source == 'EXACT':
+                    self.cameras.append(camera.numbers_of(scene, eye))
+                else:
+                    self.views.append(camera.view_of(scene, eye))
             elif scene.camera is None:
                 raise BridgeError(
                     "no_camera",

@@ -34,20 +34,20 @@ def rounded(value: float) -> float:
 
 def direct(scene: bpy.types.Scene, names: Sequence[str], frames: Sequence[int]) -> dict[str, list[Any]] | None:
     """The values at `frames` from the F-curves alone, or None if anything else may have a say."""
-    curves = _only_curves(scene)
+    curves = only_curves(scene, "koshi.") if only_time_counts(scene) else None
     if curves is None:
         return None
     settings = scene.koshi
     table: dict[str, list[Any]] = {}
     for name in names:
         path = property_of(name)
-        curve = curves.get(f"koshi.{path}")
+        curve = curves.get((f"koshi.{path}", 0))
         if curve is None:
             table[name] = [settings.path_resolve(path)] * len(frames)
         else:
             group, _, last = path.rpartition(".")  # of "prompts[2].weight"
             owner = settings.path_resolve(group) if group else settings
-            taken = _as_stored(owner.bl_rna.properties[last])
+            taken = as_stored(owner.bl_rna.properties[last])
             evaluate = curve.evaluate
             table[name] = [taken(evaluate(frame)) for frame in frames]
     return table
@@ -96,17 +96,20 @@ def per_frame(name: str, places: list[float], around: bool = False) -> list[floa
     return [rounded(after - before) for before, after in pairs]
 
 
-def _only_curves(scene: bpy.types.Scene) -> dict[str, bpy.types.FCurve] | None:
-    """The F-curves of Koshi's values by their paths, if they alone make them."""
+def only_time_counts(scene: bpy.types.Scene) -> bool:
+    """Whether a frame is evaluated at its own number, and nobody's script changes what comes of it."""
     if scene.render.frame_map_old != scene.render.frame_map_new:
-        return None
+        return False
     handlers = (*bpy.app.handlers.frame_change_pre, *bpy.app.handlers.frame_change_post)
-    if any(not str(getattr(handler, "__module__", "")).startswith(base_package) for handler in handlers):
-        return None
-    animation = scene.animation_data
+    return all(str(getattr(handler, "__module__", "")).startswith(base_package) for handler in handlers)
+
+
+def only_curves(owner: bpy.types.ID, prefix: str = "") -> dict[tuple[str, int], bpy.types.FCurve] | None:
+    """The F-curves of an owner's values whose paths begin so, by path and index, if they alone make these values."""
+    animation = owner.animation_data
     if animation is None:
         return {}
-    if any(driver.data_path.startswith("koshi.") for driver in animation.drivers):
+    if any(driver.data_path.startswith(prefix) for driver in animation.drivers):
         return None
     if len(animation.nla_tracks) or animation.use_tweak_mode:
         return None
@@ -114,22 +117,23 @@ def _only_curves(scene: bpy.types.Scene) -> dict[str, bpy.types.FCurve] | None:
         return {}
     if animation.action_influence != 1.0 or animation.action_blend_type != 'REPLACE':
         return None
-    curves = compat.fcurves(scene)
+    curves = compat.fcurves(owner)
     if curves is None:
         return None
-    found: dict[str, bpy.types.FCurve] = {}
+    found: dict[tuple[str, int], bpy.types.FCurve] = {}
     for curve in curves:
-        if not curve.data_path.startswith("koshi."):
+        if not curve.data_path.startswith(prefix):
             continue
-        if curve.data_path in found or not curve.is_valid:
+        place = curve.data_path, curve.array_index
+        if place in found or not curve.is_valid:
             return None
         if curve.mute or (curve.group is not None and curve.group.mute) or curve.is_empty:
             continue
-        found[curve.data_path] = curve
+        found[place] = curve
     return found
 
 
-def _as_stored(prop: bpy.types.Property) -> Callable[[float], Any]:
+def as_stored(prop: bpy.types.Property) -> Callable[[float], Any]:
     """What a property holds after Blender has written a curve's value to it: cut to its range, whole if it is."""
     if prop.type == 'BOOLEAN':
         return lambda value: value >= 1.0

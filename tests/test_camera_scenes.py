@@ -82,6 +82,20 @@ def test_flat_motion_is_the_best_similarity_of_what_blender_projects(scenes: tup
             assert np.abs(given - best).max() < LIMIT, (name, index, np.abs(given - best).max())
 
 
+PLAIN = {
+    "plain", "zooming_lens", "shifted", "shifting", "vertical_fit", "horizontal_fit_of_a_tall_picture", "tall_picture",
+    "orthographic", "orthographic_growing", "by_angles_and_modifiers", "wide_pixels", "tall_pixels", "render_border",
+    "every_second_frame", "motion_blurred", "half_size",
+}  # fmt: skip
+
+
+@pytest.mark.blender
+def test_a_plain_camera_is_read_from_its_curves_to_the_bit(scenes: tuple[Path, dict[str, Any]]) -> None:
+    """And any other one is evaluated."""
+    errors = {name: known["curves"] for name, known in scenes[1].items() if known["curves"] is not None}
+    assert errors == dict.fromkeys(PLAIN, 0.0)
+
+
 @pytest.mark.blender
 def test_cuts_and_steps_are_in_the_shot(scenes: tuple[Path, dict[str, Any]]) -> None:
     folder, told = scenes

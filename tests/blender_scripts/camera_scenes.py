@@ -23,8 +23,8 @@ from mathutils import Euler, Matrix, Vector
 sys.path.insert(0, os.path.dirname(__file__))
 from inside import arguments, empty_scene, koshi, result
 
-camera_module = koshi("operators.camera")
-guides = koshi("operators.guides")
+camera_module, camera_curves = koshi("operators.camera"), koshi("operators.camera_curves")
+compat, guides = koshi("operators.compat"), koshi("operators.guides")
 sample, scene_values = koshi("operators.sample"), koshi("operators.scene_values")
 FOLDER = Path(arguments()[0])
 LIBRARY = FOLDER / "library.blend"
@@ -138,6 +138,22 @@ def orthographic(scene: Scene, camera: Object) -> None:
 def orthographic_growing(scene: Scene, camera: Object) -> None:
     camera.data.type, camera.data.shift_x = 'ORTHO', 0.1
     keyed(camera.data, "ortho_scale", {0: 8.0, 4: 6.0})
+
+
+@case
+def by_angles_and_modifiers(scene: Scene, camera: Object) -> None:
+    """Angles in another order, a scale, a curve that shakes, one that is switched off, and a focus that is pulled."""
+    curves = compat.fcurves(camera)
+    for curve in [curve for curve in curves if curve.data_path == "rotation_quaternion"]:
+        curves.remove(curve)
+    camera.rotation_mode, camera.scale = 'ZXY', (2.0, 2.0, 2.0)
+    keyed(camera, "rotation_euler", {0: (1.46, 0.0, 0.0), 7: (1.5, -0.05, 0.15)})
+    shaken, silent, *_ = compat.fcurves(camera)
+    shaken.modifiers.new('NOISE').strength = 0.3
+    silent.mute = True
+    camera.data.dof.use_dof = True
+    keyed(camera.data.dof, "focus_distance", {0: 6.0, 7: 4.0})
+    keyed(camera.data, "clip_start", {0: 0.1, 7: 0.2})
 
 
 @case
@@ -311,7 +327,7 @@ def truth(scene: Scene, frames: list[int]) -> list[dict[str, Any]]:
                 pixel(scene, thing.matrix_world @ place)
                 for (_, _, thing), place in zip(shown, local, strict=True)
             ]
-            view = camera_module.view_of(scene, depsgraph)
+            view = camera_module.view_of(scene, camera_module.eye_of(scene, depsgraph))
             plane = on_focus_plane(scene, depsgraph, view.focus)
             first = [pixel(scene, place)[:2] for place in plane]
             scene.frame_set(now)
@@ -335,6 +351,31 @@ def on_focus_plane(scene: Scene, depsgraph: Any, focus: float) -> list[Vector]:
     return [world @ Vector((middle.x + u * half.x, middle.y + v * half.y, -focus)) for u in steps for v in steps]
 
 
+def without_evaluating(scene: Scene, frames: list[int]) -> float | None:
+    """How far the camera that is read from its F-curves is from the evaluated one in any number; None: it is not."""
+    eye_at = camera_curves.reader(scene)
+    if eye_at is None:
+        return None
+    read = [camera_module.numbers_of(scene, eye_at(frame)) for frame in frames]
+    focused = [camera_module.view_of(scene, eye_at(frame)).focus for frame in frames]
+    worst = 0.0
+    with scene_values.evaluated(scene) as depsgraph:
+        for frame, numbers, focus in zip(frames, read, focused, strict=True):
+            scene.frame_set(frame)
+            eye = camera_module.eye_of(scene, depsgraph)
+            told = camera_module.numbers_of(scene, eye)
+            for name, number in numbers.items():
+                if name == "matrix_world":
+                    pairs = zip(itertools.chain(*number), itertools.chain(*told[name]), strict=True)
+                    worst = max(worst, *(abs(a - b) for a, b in pairs))
+                elif isinstance(number, float):
+                    worst = max(worst, abs(number - told[name]))
+                else:
+                    assert number == told[name], name
+            worst = max(worst, abs(focus - camera_module.view_of(scene, eye).focus))
+    return worst
+
+
 if __name__ == "__main__":
     build()
     bpy.data.objects["Camera"].data.lens = 42.0
@@ -354,5 +395,8 @@ if __name__ == "__main__":
         (FOLDER / f"{name}.koshi.json").write_text(json.dumps(shot))
         step = scene.frame_step
         frames = list(range(scene.frame_start, scene.frame_end + 1, step))
-        out[name] = {"flat": flat.shot["schedules"], "truth": truth(scene, frames), "notes": exact.notes}
+        out[name] = {
+            "flat": flat.shot["schedules"], "truth": truth(scene, frames), "notes": exact.notes,
+            "curves": without_evaluating(scene, frames),
+        }  # fmt: skip
     result(out)
