@@ -22,6 +22,7 @@ from ..bridge_server.protocol import BridgeError
 from . import reader, sequencer, state, strip_about
 
 BUDGET = 0.008  # seconds of the main thread per tick, which with what cannot be divided stays under 10 ms
+MANY = 20  # messages
 GRACE = 0.8  # seconds a cancelled job may take to say so before the artist gets the button back
 # What the reader thread says, which knows no Blender, in English; panels translate what they show.
 STAGES = (
@@ -116,6 +117,11 @@ class Job:
         self._drop_preparation()
         self._signals.leave.set()
         self.over = True
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more has come, or has to be made first, than a pump now and then keeps up with."""
+        return self._prepare is not None or self._signals.messages.qsize() > MANY
 
     def pump(self, budget: float = BUDGET, wait: float = 0.0) -> bool:
         """Handle messages for `budget` seconds, after waiting up to `wait` for one. True if any came."""

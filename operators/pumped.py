@@ -15,6 +15,9 @@ from . import state
 from .job import BUDGET, Job
 
 TICK = 0.05  # seconds
+# Seconds from one change to the next, unless much has gathered: the frames of a fast render come in handfuls, as each
+# redraw of the window costs some 35 ms by software.
+REST = 0.15
 # Where Koshi's panels are.
 SHOWING = {'VIEW_3D': 'UI', 'SEQUENCE_EDITOR': 'UI', 'IMAGE_EDITOR': 'UI', 'PREFERENCES': 'WINDOW'}
 LOST = "Something unexpected went wrong in Blender while Koshi showed what has arrived. The backend goes on."
@@ -35,6 +38,7 @@ class PumpedOperator:
     _timer: Any = None
     _stale = False  # what the panels show
     _ended: set[str] | None = None  # the result, once there is nothing left but to draw it
+    _next = 0.0  # when there may be work again
 
     def after(self, context: bpy.types.Context, job: Job) -> Job | None:
         """Called when a job is over without an error; may start another to follow."""
@@ -109,7 +113,10 @@ class PumpedOperator:
             return {'PASS_THROUGH'}
         if self._ended is not None:
             return self._stop_timer(context, self._ended)
+        if time.monotonic() < self._next and not self._job.is_behind:
+            return {'PASS_THROUGH'}
         self._stale = self._job.pump(BUDGET) or state.status.phase == "cancelling"
+        self._next = time.monotonic() + REST if self._stale else 0.0
         if self._job.over and not self._advance(context):
             if bpy.ops.ed.undo_push.poll():  # at once: what the artist does next is a step of its own
                 bpy.ops.ed.undo_push(message=self.bl_label)

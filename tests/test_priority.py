@@ -13,6 +13,8 @@ import pytest
 from bridge_helpers import Rig, shot
 from conftest import ROOT
 
+from bridge_server.worker import GIVING_WAY
+
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -28,11 +30,11 @@ def test_the_worker_gives_way(tmp_path: Path, apart: bool) -> None:
             client.submit(shot(1))
             assert list(client.events())[-1][0]["type"] == "done"
         worker = rig.worker()
-        assert os.getpriority(os.PRIO_PROCESS, worker) == min(here + 5, 19)
+        assert os.getpriority(os.PRIO_PROCESS, worker) == min(here + GIVING_WAY, 19)
         assert rig.server is not None and os.getpriority(os.PRIO_PROCESS, rig.server.pid) == here
         if before:  # Linux with groups by session, where a nice value counts only within one
             group = Path(f"/proc/{worker}/autogroup").read_text(encoding="ascii")
-            assert group.split()[-1] == "5" if apart else group == before
+            assert group.split()[-1] == str(GIVING_WAY) if apart else group == before
             assert AUTOGROUP.read_text(encoding="ascii") == before
     finally:
         rig.close()
@@ -63,4 +65,4 @@ def test_a_session_whose_weight_is_refused_is_weighed_again() -> None:
         [sys.executable, "-c", TWICE], cwd=ROOT, start_new_session=True, capture_output=True, text=True, check=True,
         preexec_fn=lambda: drop(24, 21, 0, 0, 0),  # PR_CAPBSET_DROP, CAP_SYS_ADMIN: what root has, too
     )  # fmt: skip
-    assert ran.stdout.strip() == "5"
+    assert ran.stdout.strip() == str(GIVING_WAY)

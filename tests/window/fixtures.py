@@ -134,7 +134,7 @@ class Window:
             return
         wishes: dict[str, Callable[[], Any]] = {
             "kill the backend": self._kill_backend,
-            "start the backend": lambda: self.rig.start().pid,
+            "start the backend": lambda: self.rig.start(start_new_session=True).pid,
         }
         answer = self._room / f"told-{self._told}.part"
         answer.write_text(json.dumps(wishes[json.loads(asked.read_text())]()))
@@ -225,7 +225,7 @@ def backend() -> Iterator[Rig]:
     with short_folder() as folder:
         rig = Rig(folder)
         try:
-            rig.start()
+            rig.start(start_new_session=True)  # as Blender starts it
             yield rig
         finally:
             rig.close()

@@ -155,6 +155,7 @@ class Heartbeat:
             "longest": worst[0][0],
             "worked": max(gap[1] for gap in self.gaps),
             "over_50_ms": sum(gap[0] > 0.05 for gap in self.gaps),
+            "redraws": [round(1000 * gap[0]) for gap in self.gaps if gap[0] > 0.015],
             "worst": [[round(1000 * g), round(1000 * cpu), round(at, 2), done] for g, cpu, at, done in worst],
         }
 

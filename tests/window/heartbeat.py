@@ -22,11 +22,13 @@ def steps(fast: int, slow: int, seed: int) -> hands.Steps:
     seen["first"] = yield from measure()
     yield 3.0
     scene.frame_end = fast
+    yield 1.0  # Blender draws what has changed
     seen["fast"] = yield from measure()
     hands.shot("heartbeat-fast")
     editor = scene.sequence_editor
     taken = hands.koshi("operators.compat").strips(editor)
     taken.remove(taken[-1])
+    yield 1.0
     seen["stored"] = yield from measure()
     scene.frame_end, scene.koshi.steps = slow, 8
     scene.render.resolution_x = scene.render.resolution_y = 128
