@@ -20,6 +20,18 @@ pytest.register_assert_rewrite("blender_scripts.fixtures", "bridge_helpers")
 ROOT = Path(__file__).resolve().parent.parent
 BLENDERS = ("4.2", "4.5", "5.0", "5.1", "5.2")
 
+
+def versions(*usual: str) -> tuple[str, ...]:
+    """The versions of Blender that a test runs in which has most of its work outside of Blender: the usual ones, or,
+    where KOSHI_EVERY_VERSION is set, all. Everything else runs in all of them anyway."""
+    return BLENDERS if os.environ.get("KOSHI_EVERY_VERSION") else usual
+
+
+def in_versions(*usual: str) -> pytest.MarkDecorator:
+    """Mark a test that takes the fixture `blender` to run in `versions(*usual)`."""
+    return pytest.mark.parametrize("blender", versions(*usual), indirect=True)
+
+
 # Read by torch when it is first imported, here or in a worker process: small models gain nothing from more
 # threads, and tests must leave a shared machine some room.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")

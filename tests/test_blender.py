@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import in_versions
 
 if TYPE_CHECKING:
     from blender_scripts.fixtures import Blender
@@ -40,7 +41,7 @@ def test_zip_carries_what_runs_and_nothing_else(extension_zip: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("blender", ["5.2"], indirect=True)  # test_repository.py has it of every version's own check
+@in_versions("5.2")  # test_repository.py has it of every version's own check
 def test_manifest_is_valid(blender: Blender, extension_zip: Path) -> None:
     blender.run("--command", "extension", "validate", extension_zip)
 

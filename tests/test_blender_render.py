@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import in_versions
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ from koshi_backend.shot import read_shot
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
 # Whole processes each: what differs by version in them is seen in the oldest and the newest, what does not in one.
-in_oldest_and_newest = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
-in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)
+in_oldest_and_newest = in_versions("4.2", "5.2")
+in_newest = in_versions("5.2")
 
 
 def test_rendered_frames(rendered: Rendered) -> None:

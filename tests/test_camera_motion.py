@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from blender_scripts.fixtures import Blender
+from conftest import versions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,7 +67,7 @@ class Truth:
         return reproject(*self.cameras, self.depths[1], self.depths[0], **both, **options)
 
 
-@pytest.fixture(scope="module", params=["4.5", pytest.param("5.2", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=versions("4.5", "5.2"))
 def truth(
     request: pytest.FixtureRequest, blender_pythons: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Truth]:

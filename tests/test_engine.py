@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import in_versions
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ from koshi_backend.shot import read_shot
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
 # A whole process each: the oldest and the newest, where a version of Blender has no say in it.
-in_oldest_and_newest = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+in_oldest_and_newest = in_versions("4.2", "5.2")
 
 
 def scene_file(blender: Blender, path: Path, **settings: object) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, in_versions
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
-IN = "4.5"  # what they use does not differ by version
 EXAMPLES = {path.stem.removeprefix("make_"): path for path in sorted((ROOT / "examples" / "blend").glob("make_*.py"))}
 
 
@@ -35,7 +34,7 @@ def test_each_version_makes_them(blender: Blender, tmp_path: Path) -> None:
     assert len(set(shots["music"]["schedules"]["zoom"])) > 10
 
 
-@pytest.mark.parametrize("blender", [IN], indirect=True)
+@in_versions("4.5")  # what they use does not differ by version
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_is_made_and_renders(blender: Blender, tmp_path: Path, name: str) -> None:
     blend = tmp_path / f"{name}.blend"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import in_versions
 
 if TYPE_CHECKING:
     from blender_scripts.fixtures import Blender
@@ -23,8 +24,8 @@ pytest_plugins = ("blender_scripts.fixtures",)
 pytestmark = [pytest.mark.blender, pytest.mark.timeout(600)]
 
 # Up to six processes each: what may differ by version is tried in the oldest and the newest, what argparse does in one.
-in_oldest_and_newest = pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
-in_newest = pytest.mark.parametrize("blender", ["5.2"], indirect=True)
+in_oldest_and_newest = in_versions("4.2", "5.2")
+in_newest = in_versions("5.2")
 RATES = (24, 25, 29.97003, 23.97602, 59.94006, 12.5, 0.5, 7, 119.8801, 1000)
 
 

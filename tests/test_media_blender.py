@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, in_versions
 from PIL import Image
 from pydantic import BaseModel
 from safetensors.torch import save_file
@@ -245,7 +245,7 @@ def said_in(value: Any, before: str = "") -> Iterator[str]:
                 yield from said_in(inner, f"{before}{name}.")
 
 
-@pytest.mark.parametrize("blender", ["4.5"], indirect=True)  # vector_seen is a matter of some versions
+@in_versions("4.5")  # vector_seen is a matter of some versions
 def test_everything_that_a_shot_can_say_has_its_place_in_blender(seen: Any) -> None:
     said = {name for shot in seen["shots"].values() for name in said_in(shot)} | set(seen["told"])
     whole = set(fields(Shot)) - {"schedules"}  # whose names are their own
@@ -255,7 +255,7 @@ def test_everything_that_a_shot_can_say_has_its_place_in_blender(seen: Any) -> N
     assert sorted(seen["schedules"]) == sorted(SCHEDULES)
 
 
-@pytest.mark.parametrize("blender", ["4.5"], indirect=True)  # sampling is the same code in all; this is about the ways
+@in_versions("4.5")  # sampling is the same code in all; this is about the ways
 def test_every_way_of_rendering_takes_all_of_it(blender: Blender, media: Path, tmp_path: Path) -> None:
     """The sidebar's render, the engine's and an exported shot: the same frames, which all of it has changed."""
     blend = scene_file(blender, tmp_path / "media.blend", frames=2, seed=4571, media=str(media))
@@ -273,7 +273,7 @@ def test_every_way_of_rendering_takes_all_of_it(blender: Blender, media: Path, t
         assert other[-1].png != frames[-1].png, part  # it has an effect
 
 
-@pytest.mark.parametrize("blender", ["4.5"], indirect=True)  # the words are the same in all
+@in_versions("4.5")  # the words are the same in all
 def test_the_backends_faults_come_in_the_artists_words(blender: Blender, media: Path, tmp_path: Path) -> None:
     blend = scene_file(blender, tmp_path / "wrong.blend", frames=60, seed=4572, media=str(media))
     told = blender.koshi(blend, "render", code=1)["error"]  # found when the film is opened

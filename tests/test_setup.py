@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, versions
 from packages import wheel
 
 from bridge_server.setup import place, pythons, requirements, words
@@ -54,13 +54,16 @@ def in_version(version: str, extension: Path, folder: Path, environment: dict[st
 # ---- whatever goes wrong
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=versions(ONE_VERSION))
 def cases(
-    extension_zip: Path, backend_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    extension_zip: Path,
+    backend_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """All cases in one Blender."""
     folder = tmp_path_factory.mktemp("setup")
-    blender = in_version(ONE_VERSION, extension_zip, folder, backend_environment)
+    blender = in_version(request.param, extension_zip, folder, backend_environment)
     wanted, other = folder / "wanted.txt", folder / "other.txt"
     wanted.write_text(f"# what stands for torch and the others\n{wheel(folder, 'koshi_trial')}\n")
     other.write_text("koshi-trial-elsewhere\n")

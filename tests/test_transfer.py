@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, in_versions, versions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,7 +206,7 @@ def moved(blender: Blender, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     (folder / "own.koshi.json").write_text(json.dumps(shot), encoding="utf-8")
     (folder / "broken.json").write_text('{"koshi": 1}', encoding="utf-8")
     given = ROOT / "tests" / "settings" / "webui_3d.txt", folder / "own.koshi.json", folder / "broken.json", folder
-    return folder, blender.script("transfer", *given, *(["all"] if blender.version in ("4.2", "5.2") else []))
+    return folder, blender.script("transfer", *given, *(["all"] if blender.version in versions("4.2", "5.2") else []))
 
 
 @pytest.mark.blender
@@ -252,7 +252,7 @@ def test_a_shot_in_and_out(moved: tuple[Path, Any]) -> None:
 
 @pytest.mark.blender
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)  # the backend converts, three processes each
+@in_versions("4.2", "5.2")  # the backend converts, three processes each
 def test_other_tools_files_in_and_out(moved: tuple[Path, Any]) -> None:
     folder, seen = moved[0], moved[1]["others"]
     wanted = read_file(ROOT / "tests" / "settings" / "webui_3d.txt")
