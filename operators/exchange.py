@@ -100,7 +100,13 @@ def limits(scene: bpy.types.Scene) -> dict[str, tuple[float, float]]:
 
 
 def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
-    """Set the scene's output settings, prompts and values; curves become keyframes."""
+    """Set the scene's output settings, prompts and values; curves become keyframes. `laying` does it in portions."""
+    for _ in laying(carried, scene):
+        pass
+
+
+def laying(carried: Carried, scene: bpy.types.Scene) -> Iterator[float]:
+    """The same; yields how far it is, 0 to 1, after each curve."""
     render, settings = scene.render, scene.koshi
     render.resolution_x, render.resolution_y, render.resolution_percentage = carried.width, carried.height, 100
     render.fps, render.fps_base = whole_rate(carried.fps)
@@ -140,8 +146,9 @@ def into_scene(carried: Carried, scene: bpy.types.Scene) -> None:
         settings.loras.add().file = lora.file
         lay_keys.lay(scene, f"loras[{len(settings.loras) - 1}].weight", lora.weights, lora.keys)
     lay_keys.lay(scene, scene_values.KEYFRAME, carried.keyframes)
-    for name, values in carried.values.items():
+    for k, (name, values) in enumerate(carried.values.items(), 1):
         lay_keys.lay(scene, shot_fields.property_of(name), values, carried.keys.get(name))
+        yield k / len(carried.values)
 
 
 def whole_rate(fps: float) -> tuple[int, float]:

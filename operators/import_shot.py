@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,23 @@ def apply_shot(
     of the others. folder: where the shot's relative file names begin; None: in the current one.
     Raises BridgeError "bad_shot" for a document that is no shot; the scene is as it was then.
     """
+    steps = applying(scene, shot, expressions=expressions, folder=folder)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+def applying(
+    scene: bpy.types.Scene, shot: dict[str, Any], *, expressions: str = BAKE, folder: Path | None = None
+) -> Generator[float, None, list[str]]:
+    """The same in portions; yields how far it is, 0 to 1, once the scene has begun to change."""
     shot = copy.deepcopy(shot)
     carried = shot_file.carry(shot, folder or Path())
     told = [f"{left} is not taken over: a scene has nothing for it." for left in carried.left]
     told += _cut(carried, exchange.limits(scene))
-    exchange.into_scene(carried, scene)
+    yield from exchange.laying(carried, scene)
     if expressions == DRIVERS:
         told += lay_drivers.lay(scene, shot, carried)
     return told + _faults(scene, carried) + _switches(scene)

@@ -41,6 +41,8 @@ class SteppedOperator:
     BridgeError. Called from a script or in background mode, all of it is done at once."""
 
     alone = False  # whether the artist's hands are off meanwhile, all but Esc: what is worked on must not change
+    level = 'INFO'  # of what is told at the end
+    stopped = "Cancelled"  # what Esc comes to
     _steps: Steps | None = None
     _timer: Any = None
 
@@ -65,7 +67,7 @@ class SteppedOperator:
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if event.type == 'ESC':
             self.cancel(context)
-            self.report({'INFO'}, "Cancelled")  # type: ignore[attr-defined]
+            self.report({'INFO'}, self.stopped)  # type: ignore[attr-defined]
             return {'CANCELLED'}
         if event.type != 'TIMER':
             return {'RUNNING_MODAL'} if self.alone else {'PASS_THROUGH'}
@@ -92,7 +94,7 @@ class SteppedOperator:
         except StopIteration as end:
             if bpy.ops.ed.undo_push.poll():
                 bpy.ops.ed.undo_push(message=self.bl_label)  # type: ignore[attr-defined]
-            self.report({'INFO'}, f"Koshi: {end.value}")  # type: ignore[attr-defined]
+            self.report({self.level}, f"Koshi: {end.value}")  # type: ignore[attr-defined]
             return {'FINISHED'}
         except BridgeError as error:
             self.report({'ERROR'}, str(error))  # type: ignore[attr-defined]

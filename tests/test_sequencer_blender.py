@@ -40,6 +40,8 @@ def test_a_strip_says_what_its_take_was_made_with(takes: Any) -> None:
 
 def test_redo_restores_all_settings(takes: Any) -> None:
     assert len(takes["spoiled"]) > 15  # nearly everything was changed
+    (first, whole), (third, whole_too) = takes["stopped"]
+    assert first != third and first.startswith("Restoring") and whole == whole_too == []
     assert takes["redo"] == ["FINISHED"] and takes["differs"] == [] and takes["same_shot"]
     assert [frame for frame, _ in takes["markers"]] == [5, 7, 9]
     keyed = ("zoom", "angle", "strength", "translation_x", "seed", "contrast")

@@ -113,6 +113,14 @@ out["loaded"] = about(strip)
 
 # Everything is changed, and redone.
 sampled = sample.shot_from_scene(scene).shot
+redo, stopped = koshi("operators.redo"), []
+for count in (1, 3):  # Esc after so many portions: all settings are there
+    spoil(scene)
+    steps = redo.restoring(scene, strip, 0.0)
+    lines = [next(steps) for _ in range(count)]
+    steps.close()
+    stopped.append([lines[-1], shot_compare.differences(sampled, sample.shot_from_scene(scene).shot)])
+out["stopped"] = stopped
 spoil(scene)
 out["spoiled"] = shot_compare.differences(sampled, sample.shot_from_scene(scene).shot)
 scene.sequence_editor.active_strip = strip
@@ -274,7 +282,6 @@ digest = state.status.digest
 (strip,) = compat.strips(bare.sequence_editor)
 bare.animation_data_clear()
 settings.zoom, bare.frame_step, bare.frame_end = 1.5, 1, 20
-redo = koshi("operators.redo")
 differs, _ = redo.restore(bare, strip)
 phase, step = state.status.phase, bare.frame_step
 bpy.ops.koshi.render()
