@@ -18,7 +18,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..bridge_server.protocol import BridgeError
-from . import engine_colors, engine_main, engine_session, engine_strips, reader, state
+from . import engine_colors, engine_link, engine_main, engine_session, engine_strips, reader, state
 from .engine_session import ENGINE
 
 STRIPS = (
@@ -171,6 +171,7 @@ def unregister() -> None:
     for name, function in HANDLERS.items():
         getattr(bpy.app.handlers, name).remove(function)
     engine_session.end(cancel=False)
+    engine_link.see_off()
     _wake_all()
     engine_colors.unregister()
     bpy.utils.unregister_class(KoshiEngine)

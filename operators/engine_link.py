@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Any
 
 from ..bridge_server.protocol import BridgeError
@@ -20,6 +21,8 @@ from .reader import Backend
 AHEAD = 8  # frames
 PARTING = 0.8  # seconds
 
+_parting: list[threading.Thread] = []  # those that were left, and may still have to tell the backend so
+
 
 class Link:
     """`take` gives, in this order: ("stage", text), ("progress", event), ("frame", event, png), and one of ("done",),
@@ -29,6 +32,7 @@ class Link:
         self._messages: queue.Queue[tuple[Any, ...]] = queue.Queue(AHEAD)
         self._stop = threading.Event()
         self._cancel = False
+        self._before = _parting[:]
         arguments = (backend, shot, device)
         self._thread = threading.Thread(target=self._run, args=arguments, name="koshi-engine", daemon=True)
         self._thread.start()
@@ -40,13 +44,14 @@ class Link:
         except queue.Empty:
             return None
 
-    def leave(self, cancel: bool) -> None:
-        """Stop listening. cancel: stop the job too, unless another program had asked for it before; waits a moment
-        until the backend knows, because background Blender may end at once."""
+    def leave(self, cancel: bool, wait: bool) -> None:
+        """Stop listening. cancel: stop the job too, unless another program had asked for it before. wait: a moment,
+        until the backend knows. Background Blender may end at once; in the window Esc would take that much longer."""
         self._cancel = cancel
         self._stop.set()
-        if cancel:
-            self._thread.join(PARTING)
+        _parting[:] = [thread for thread in _parting if thread.is_alive()] + [self._thread]
+        if cancel and wait:
+            see_off()
 
     def put(self, *message: Any) -> None:
         """Hand a message over; waits while the engine is busy, gives up when it has left."""
@@ -65,6 +70,8 @@ class Link:
             self.put("failed", BridgeError("internal", f"Koshi met an error it does not know: {error}."))
 
     def _follow(self, backend: Backend, shot: dict[str, Any], device: str | None) -> None:
+        for thread in self._before:  # what it cancels may be this very shot
+            thread.join(PARTING)
         with reader.reach(backend, self) as client:  # says by `put` what it waits for
             if self._stop.is_set():
                 return
@@ -84,3 +91,10 @@ class Link:
                         return self.put(event["type"])
             if self._cancel and wanted and not reply.get("attached"):
                 client.cancel(reply["job"]["id"])
+
+
+def see_off() -> None:
+    """Wait a moment for those that were left: a Blender that ends takes them along."""
+    until = time.monotonic() + PARTING
+    for thread in _parting:
+        thread.join(max(until - time.monotonic(), 0.0))

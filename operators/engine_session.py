@@ -23,7 +23,7 @@ from .engine_options import Options, options
 ENGINE = "KOSHI"
 STOPPED = "The render was stopped. Finished frames are kept: render again and it goes on from there."
 BUDGET = 0.01  # seconds of the main thread at a time, while values are read in the window
-WAIT = 0.1  # seconds between two looks at whether Esc was pressed
+WAIT = 0.05  # seconds between two looks at whether Esc was pressed
 TRIES = 3  # without a new frame in between
 
 
@@ -130,7 +130,7 @@ class Session:
     def close(self, cancel: bool) -> None:
         """Stop listening to the backend. cancel: it shall stop making frames that nobody waits for, too."""
         if self._link is not None:
-            self._link.leave(cancel)
+            self._link.leave(cancel, wait=bpy.app.background)
             self._link = None
 
     def _begin(self, scene: bpy.types.Scene, number: int) -> Generator[str, None, None]:

@@ -13,7 +13,7 @@ import keyboard
 
 
 def steps(seed: int) -> hands.Steps:
-    """Reports how long Esc takes, what becomes of the job, and whether the next F12 works."""
+    """Reports how long Esc takes, what becomes of the job, and whether the next F12 works. Ends Blender during one."""
     yield from hands.set_the_stage(2, seed, 64, 1, "stopping.blend")
     hands.render()
     yield from hands.wait_for_the_end()
@@ -29,6 +29,10 @@ def steps(seed: int) -> hands.Steps:
     yield from hands.until(lambda: bpy.app.is_job_running('RENDER'), 20)
     yield from hands.until(lambda: job()["frames"] == 40 and job()["done"] >= 2, 120, every=0.1)
     hands.shot("engine-under-way")
+    during = scene.render.use_sequencer
+    with bpy.context.temp_override(window=hands.window()):
+        bpy.ops.ed.undo_push(message="Meanwhile")
+    scene.name = "Renamed"
     keyboard.press("ESC")
     begin = time.monotonic()
     yield from hands.until(lambda: not bpy.app.is_job_running('RENDER'), 30, every=0.005)
@@ -37,7 +41,8 @@ def steps(seed: int) -> hands.Steps:
     seen["job"] = job()
     yield 0.5
     hands.shot("engine-stopped")
-    seen["sequencer"] = scene.render.use_sequencer  # off for the render, as a take is in it
+    # A take is in it, for which Blender would not ask the engine.
+    seen["sequencer"] = [during, scene.render.use_sequencer]
     hands.window().scene.frame_set(2)
     ended.clear()
     for _ in range(5):  # without a window manager to say which window is in front, a key is lost now and then
@@ -48,6 +53,20 @@ def steps(seed: int) -> hands.Steps:
     yield 0.5
     seen |= {"then": ended[:], "again": job()}
     hands.shot("engine-again")
+    with bpy.context.temp_override(window=hands.window()):
+        bpy.ops.ed.undo_push(message="Afterwards")
+        bpy.ops.ed.undo()  # to what was pushed meanwhile
+    seen["sequencer"].append(hands.window().scene.render.use_sequencer)
+    yield 0.5
+    scene = hands.window().scene
+    scene.frame_end, scene.koshi.seed = 40, seed + 1
+    scene.frame_set(40)
+    for _ in range(5):
+        if job()["frames"] != 40:
+            keyboard.press("F12")
+            yield 3.0
+    yield from hands.until(lambda: job()["frames"] == 40 and job()["done"] >= 1, 120, every=0.1)
+    seen["last"] = job()["id"]
     bpy.app.timers.register(lambda: bpy.ops.wm.quit_blender() and None, first_interval=0.5)
     return seen
 
