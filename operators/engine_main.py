@@ -2,7 +2,7 @@
 """Calls from the render thread to Blender's main thread, which alone may move the playhead.
 
 A timer on the main thread carries them out. It runs while a scene uses the Koshi engine: it is started when someone
-chooses the engine or loads such a file, because adding a timer from another thread races with Blender's own loop.
+chooses the engine, or loads such a file or enables Koshi beside one, because adding a timer from another thread races with Blender's own loop.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def watch(chosen: Callable[[], None]) -> None:
     bpy.msgbus.subscribe_rna(
         key=(bpy.types.RenderSettings, "engine"), owner=_owner, args=(), notify=_engine_changed
     )
-    if _in_use():
+    # While add-ons are enabled, they meet a `bpy.data` without scenes: then the timer's first tick looks.
+    if not hasattr(bpy.data, "scenes") or _in_use():
         _start()
 
 
@@ -96,8 +97,7 @@ def _engine_changed() -> None:
 
 
 def _in_use() -> bool:
-    # While Blender starts, add-ons meet a `bpy.data` that has no scenes yet.
-    return any(scene.render.engine == ENGINE for scene in getattr(bpy.data, "scenes", ()))
+    return any(scene.render.engine == ENGINE for scene in bpy.data.scenes)
 
 
 def _start() -> None:

@@ -110,11 +110,13 @@ def test_nothing_runs_of_itself(window: Window) -> None:
     seen = window.play("resting")
     nothing = seen["without"]
     assert not nothing["timers"] and not nothing["threads"]
-    for moment in ("enabled", "drawn", "polled", "menu", "left", "preferences"):
+    for moment in ("enabled", "drawn", "polled", "menu", "left", "preferences", "other", "disabled", "closed"):
         assert seen[moment] == nothing, moment
     assert seen["asked"] > 40
-    # Only whoever chooses the engine has its timer, which does what a render's thread may not.
-    assert seen["chosen"] == {**nothing, "timers": ["_serve"]}
+    # Only whoever chooses the engine, or opens a file that has it, has its timer, which does what a render's thread may
+    # not; it ends with that.
+    for moment in ("chosen", "opened", "enabled_beside"):
+        assert seen[moment] == {**nothing, "timers": ["_serve"]}, moment
 
 
 def painted(window: Window, shot: dict[str, Any]) -> dict[int, np.ndarray]:

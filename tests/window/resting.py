@@ -16,7 +16,8 @@ import hands
 
 
 def steps() -> hands.Steps:
-    """Reports what runs of Koshi's before, after each of these, with its engine chosen, and with another one again."""
+    """Reports what runs of Koshi's before, after each of these, with its engine chosen, with another one again, and in
+    a file that has it."""
     bpy.ops.wm.read_homefile(use_factory_startup=True)
     yield 0.3
     with hands.within(hands.area('VIEW_3D')):
@@ -25,6 +26,8 @@ def steps() -> hands.Steps:
     out = {"without": running()}
     with hands.within(hands.area('VIEW_3D')):
         bpy.ops.preferences.addon_enable(module=hands.PACKAGE)
+    for _ in range(3):  # the engine's timer looks whether there is something for it to do, once
+        yield 0.1
     out["enabled"] = running()
     yield from hands.set_the_stage(12, 1, file="resting.blend")
     yield from draw_the_others()
@@ -56,7 +59,32 @@ def steps() -> hands.Steps:
     yield 1.5
     hands.shot("resting-preferences")
     yield 1.0  # the store's frames are counted in a thread, which ends
-    return {**out, "preferences": running()}
+    out["preferences"] = running()
+    return {**out, **(yield from opened())}
+
+
+def opened() -> hands.Steps:
+    """What runs when a file is opened whose engine is Koshi's, when Koshi is enabled while it is open, and after it."""
+    hands.window().scene.render.engine = 'KOSHI'
+    bpy.ops.wm.save_as_mainfile(filepath=str(hands.FOLDER / "engine.blend"))
+    bpy.ops.wm.read_homefile(use_factory_startup=True)
+    yield 0.5
+    out = {"other": running()}
+    bpy.ops.wm.open_mainfile(filepath=str(hands.FOLDER / "engine.blend"))
+    yield 1.0
+    out["opened"] = running()
+    with hands.within(hands.area('PREFERENCES')):
+        bpy.ops.preferences.addon_disable(module=hands.PACKAGE)
+    yield 0.5
+    out["disabled"] = running()
+    with hands.within(hands.area('PREFERENCES')):
+        bpy.ops.preferences.addon_enable(module=hands.PACKAGE)
+    yield 1.0
+    out["enabled_beside"] = running()
+    hands.shot("resting-opened")
+    bpy.ops.wm.read_homefile(use_factory_startup=True)
+    yield 0.5
+    return {**out, "closed": running()}
 
 
 def draw_the_others() -> hands.Steps:
