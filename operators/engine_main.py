@@ -2,7 +2,8 @@
 """Calls from the render thread to Blender's main thread, which alone may move the playhead.
 
 A timer on the main thread carries them out. It runs while a scene uses the Koshi engine: it is started when someone
-chooses the engine, or loads such a file or enables Koshi beside one, because adding a timer from another thread races with Blender's own loop.
+chooses the engine, loads such a file, or enables Koshi beside one, because adding a timer from another thread races
+with Blender's own loop.
 """
 
 from __future__ import annotations
