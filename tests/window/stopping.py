@@ -45,7 +45,9 @@ def steps(seed: int) -> hands.Steps:
     seen["sequencer"] = [during, scene.render.use_sequencer]
     hands.window().scene.frame_set(2)
     ended.clear()
-    for _ in range(5):  # without a window manager to say which window is in front, a key is lost now and then
+    # The window that F12 opened has the focus, and after an Esc the first key in it often does nothing: Blender begins
+    # no render (no `render_init` comes), also five seconds after the job has ended. With the next key it does.
+    for _ in range(5):
         if not ended and not bpy.app.is_job_running('RENDER'):
             keyboard.press("F12")
             yield 3.0
