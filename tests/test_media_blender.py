@@ -245,7 +245,7 @@ def said_in(value: Any, before: str = "") -> Iterator[str]:
                 yield from said_in(inner, f"{before}{name}.")
 
 
-@in_versions("4.5")  # vector_seen is a matter of some versions
+@pytest.mark.parametrize("blender", ["4.5"], indirect=True)  # one of those that need vector_seen
 def test_everything_that_a_shot_can_say_has_its_place_in_blender(seen: Any) -> None:
     said = {name for shot in seen["shots"].values() for name in said_in(shot)} | set(seen["told"])
     whole = set(fields(Shot)) - {"schedules"}  # whose names are their own
