@@ -205,7 +205,8 @@ def _new_strip(scene: bpy.types.Scene, footage: Footage, part: int, first: Any, 
     strip.elements[0].filename = footage.name_at(part * LONGEST)
     strip[TAG], strip[PART], strip[PLACES], strip[FIRST] = footage.digest, part, footage.places, footage.first
     strip_about.write(strip, footage.about)
-    if empty:
+    # Only where it is another: Blender draws all 3D views anew, which by software takes a second.
+    if empty and scene.view_settings.view_transform != 'Standard':
         # As Blender's own Add > Image does: a finished picture must not be graded a second time.
         try:
             scene.view_settings.view_transform = 'Standard'

@@ -203,17 +203,19 @@ def test_the_window_stays_alive(window: Window) -> None:
     before = stretch()
     seen = window.play("heartbeat", fast=200, slow=8, seed=8)
     times = max(before, stretch())
-    for part in ("idle", "first", "fast", "stored", "slow"):  # to be read with pytest's -s
+    for part in ("idle", "project", "first", "fast", "stored", "slow"):  # to be read with pytest's -s
         heart = seen[part]
         redraws = sorted(heart["redraws"]) or [0]
         print(f"\n{part}: longest {1000 * heart['longest']:.0f} ms; {heart['over_50_ms']} gaps over 50 ms")
         middle, high = redraws[len(redraws) // 2], redraws[len(redraws) * 9 // 10]
         print(f"    {len(redraws)} redraws: median {middle} ms, one in ten over {high} ms")
         print(f"    [ms, of that worked, at second, frames done] {heart['worst'][:4]}")
-    for part, frames in (("first", 4), ("fast", 200), ("stored", 200), ("slow", 8)):
+    for part, frames in (("project", 4), ("first", 4), ("fast", 200), ("stored", 200), ("slow", 8)):
         assert seen[part]["told"]["phase"] == "done", part
         assert seen[part]["told"]["done"] == frames, part
         assert seen[part]["told"]["longest_tick"] < TICK * times, part
+        # By software it takes up to a quarter of a second; only the switch of a scene to the Standard view needs it.
+        assert seen[part]["views"] == 0 or part == "first", part
     assert seen["stored"]["told"]["stored"] == 200
     assert [len(strip["files"]) for strip in seen["strips"]] == [4, 200, 8]
     for part in ("fast", "stored"):
