@@ -4,20 +4,15 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty
 from mathutils import Vector
 
-from . import compat, engine_colors, markers
+from . import engine_colors, markers, project_workspace
 
 FRAMES, SIZE = 48, 256  # two seconds in the size that koshi-tiny is best at
-WORKSPACE = "Koshi"
-PREVIEW, PROPERTIES = 0.28, 0.17  # parts of the window's width
-SEQUENCER = 0.28, 210  # of its height, and how many pixels it has at least
-CHANNELS = 6  # in the sequencer's height, of which the scale of frames and the markers hide two
 TOWERS = (  # x, y, width, height
     (-5.2, 3.2, 1.8, 3.0), (-3.2, 2.4, 1.5, 2.1), (-1.4, 3.0, 1.4, 3.4), (0.4, 2.4, 1.4, 4.4), (2.1, 3.0, 1.5, 2.6),
     (3.8, 2.4, 1.6, 3.3), (5.6, 3.2, 1.7, 2.2),
@@ -27,7 +22,6 @@ TARGET = Vector((0.2, 2.4, 1.7))
 # Low at first: at .65 koshi-tiny paints windows all over the water, and every later frame keeps them.
 STRENGTH_KEYS = ((1, 0.35), (4, 0.15), (24, 0.15), (29, 0.5), (34, 0.22), (48, 0.18))
 PROMPTS = ((1, "a modern city at sunset, photo"), (25, "a modern city at night, photo"))
-_tries = 0
 
 
 class KOSHI_OT_new_project(bpy.types.Operator):
@@ -66,7 +60,7 @@ class KOSHI_OT_new_project(bpy.types.Operator):
         with bpy.context.temp_override(window=window):
             set_up(window.scene, stage == 'BLOCKS')
             if workspace:
-                add_workspace(window.scene)
+                project_workspace.add(window.scene)
         return {'FINISHED'}
 
 
@@ -142,120 +136,6 @@ def _add_mesh(scene: bpy.types.Scene, material: Any, corners: list[Any], faces: 
     mesh.from_pydata(corners, [], faces)
     mesh.materials.append(material)
     scene.collection.objects.link(bpy.data.objects.new(material.name, mesh))
-
-
-# The workspace
-
-
-def add_workspace(scene: bpy.types.Scene) -> None:
-    """Add the workspace "Koshi", made of Blender's own for video editing, and go there."""
-    template = os.path.join(
-        bpy.utils.system_resource('SCRIPTS'), "startup", "bl_app_templates_system", "Video_Editing", "startup.blend"
-    )
-    if not os.path.isfile(template):
-        return  # a Blender without its templates; the file works as it is
-    before = set(bpy.data.workspaces)
-    bpy.ops.workspace.append_activate(idname="Video Editing", filepath=template)
-    for workspace in set(bpy.data.workspaces) - before:
-        workspace.name = WORKSPACE
-        if hasattr(workspace, "sequencer_scene"):
-            workspace.sequencer_scene = scene
-    if not bpy.app.background:
-        global _tries
-        _tries = 40
-        # Blender goes there after this operator, and draws an editor before its sidebar has tabs.
-        bpy.app.timers.register(_arrange, first_interval=0.05)
-
-
-def _arrange() -> float | None:
-    """Put the preview where the files are, and the camera's view with Koshi's tab in the middle; ends once it is so."""
-    global _tries
-    _tries -= 1
-    window = bpy.context.window_manager.windows[0]
-    again = 0.05 if _tries > 0 else None
-    if not window.workspace.name.startswith(WORKSPACE):
-        return again
-    compat.show_in_sequencers(window.scene)
-    areas = window.screen.areas
-    files = next((area for area in areas if area.type == 'FILE_BROWSER'), None)
-    previews = [area for area in areas if area.type == 'SEQUENCE_EDITOR' and area.spaces.active.view_type == 'PREVIEW']
-    if files is not None and previews:
-        _share_out(window, previews[0])
-        for area in areas:
-            if area.type == 'SEQUENCE_EDITOR':
-                area.spaces.active.show_region_ui = False  # as 5.0 has it: Koshi's tab is in the 3D view
-        files.type, previews[0].type = 'SEQUENCE_EDITOR', 'VIEW_3D'
-        files.spaces.active.view_type = 'PREVIEW'
-        seen = files.spaces.active
-        seen.show_region_toolbar = False
-        seen.preview_overlay.show_metadata = False
-        if hasattr(seen, "show_region_footer"):
-            seen.show_region_footer = False
-    view = next((area for area in areas if area.type == 'VIEW_3D'), None)
-    if view is None:
-        return None
-    space = view.spaces.active
-    space.region_3d.view_perspective = 'CAMERA'
-    space.show_region_ui, space.show_region_toolbar = True, False
-    space.shading.type = 'SOLID'
-    space.shading.color_type = 'MATERIAL'
-    bar = next(region for region in view.regions if region.type == 'UI')
-    try:
-        if bar.active_panel_category != "Koshi":
-            bar.active_panel_category = "Koshi"
-            return again  # once more when the window has been drawn with all its new sizes
-    except (AttributeError, TypeError):  # not drawn yet
-        return again
-    _show_all(window)
-    return None
-
-
-def _share_out(window: bpy.types.Window, middle: bpy.types.Area) -> None:
-    """Move the edges between the editors: the template leaves half of the window to the sequencer."""
-    right, low = middle.x + middle.width, SEQUENCER[1] * bpy.context.preferences.system.ui_scale
-    across, up = middle.x + middle.width // 2, middle.y + middle.height // 2
-    below = max(area.y + area.height for area in window.screen.areas if area.y + area.height <= middle.y)
-    height = max(low, round(SEQUENCER[0] * window.height))
-    edges = (
-        (middle.x, up, round(PREVIEW * window.width) - middle.x),
-        (right, up, round((1 - PROPERTIES) * window.width) - right),
-        (across, below, round(height) - below),
-    )
-    with bpy.context.temp_override(window=window):
-        for x, y, delta in edges:
-            bpy.ops.screen.area_move(x=x, y=y, delta=delta)
-
-
-def _fit_beside(view: bpy.types.Area, region: bpy.types.Region) -> None:
-    """The camera's frame as large as it fits beside the sidebar, in the middle of what is free."""
-    space, render = view.spaces.active.region_3d, bpy.context.scene.render
-    bar = next(one.width for one in view.regions if one.type == 'UI')
-    if not bpy.context.preferences.system.use_region_overlap:
-        bar = 0  # the view ends where it begins
-    wide = min(region.width, region.height * render.resolution_x / render.resolution_y)
-    scale = (math.sqrt(2) + space.view_camera_zoom / 50) ** 2 / 4  # as Blender counts
-    scale *= min(1.0, max(0.2, 0.95 * (region.width - bar) / wide))
-    space.view_camera_zoom = (math.sqrt(4 * scale) - math.sqrt(2)) * 50
-    space.view_camera_offset = (bar / 4 / region.width / scale, 0.0)
-
-
-def _show_all(window: bpy.types.Window) -> None:
-    """The camera's frame and the whole shot as large as they fit."""
-    for area in window.screen.areas:
-        area.tag_redraw()
-        region = next(region for region in area.regions if region.type == 'WINDOW')
-        with bpy.context.temp_override(window=window, area=area, region=region):
-            if area.type == 'VIEW_3D' and bpy.ops.view3d.view_center_camera.poll():
-                bpy.ops.view3d.view_center_camera()
-                _fit_beside(area, region)
-            elif area.type == 'SEQUENCE_EDITOR' and bpy.ops.sequencer.view_all.poll():
-                bpy.ops.sequencer.view_all()
-                if area.spaces.active.view_type == 'SEQUENCER':
-                    area.spaces.active.show_seconds = False  # keys and prompts are spoken of by their frames
-                    bpy.ops.view2d.pan(deltax=-round(14 * bpy.context.preferences.system.ui_scale))  # all of frame 1
-                    low, high = (region.view2d.region_to_view(0, y)[1] for y in (0, region.height))
-                    top = round(region.height * CHANNELS / (high - low))
-                    bpy.ops.view2d.zoom_border(xmin=0, xmax=region.width, ymin=0, ymax=top)
 
 
 # The menu

@@ -14,6 +14,8 @@ def steps(seed: int) -> hands.Steps:
     """Reports the workspace, what the preset did, and what was said of the render."""
     bpy.ops.wm.read_homefile(use_factory_startup=True)
     yield 0.3
+    hands.move(*hands.middle(hands.area('VIEW_3D')))  # while it is over an editor Blender lets nobody move edges
+    yield 0.2
     bpy.ops.koshi.new_project()
     yield from hands.until(lambda: hands.window().workspace.name == "Koshi", 20)
     yield from hands.until(in_order, 20)
