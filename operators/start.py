@@ -26,10 +26,12 @@ def render(
 ) -> Job:
     """Sample the scene and render it. Raises BridgeError for what is wrong to begin with. deliver: as in Job."""
 
+    name = scene.name  # an undo between two steps takes the scene away, and another one of that name comes
+
     def prepare() -> Generator[str, None, Work]:
-        sampled = yield from sample.sampling(scene, frame_start, frame_end, _budget())
-        side = strip_about.scene_side(scene_values.scene_named(scene.name))
-        return (yield from _render(scene.name, sampled.shot, sampled.notes, sampled.guides, side))
+        sampled = yield from sample.sampling(scene_values.scene_named(name), frame_start, frame_end, _budget())
+        side = strip_about.scene_side(scene_values.scene_named(name))
+        return (yield from _render(name, sampled.shot, sampled.notes, sampled.guides, side))
 
     return _begin(scene, prepare(), n_("Starting"), deliver)
 
@@ -50,10 +52,10 @@ def render_from_here(scene: bpy.types.Scene) -> Job:
             "no_take", f"No take of Koshi's is at frame {scene.frame_current}.", "Put the playhead over one, or Render."
         )
     old, frame = shot_of(take), scene.frame_current
-    count = len(sequencer.takes(scene))
+    count, name = len(sequencer.takes(scene)), scene.name
 
     def prepare() -> Generator[str, None, Work]:
-        sampled = yield from sample.sampling(scene, budget=_budget())
+        sampled = yield from sample.sampling(scene_values.scene_named(name), budget=_budget())
         at = -((old["frame_start"] - frame) // old.get("frame_step", 1))
         shot, notes = splice.splice(old, sampled.shot, at), list(sampled.notes)
         begin = old["frame_start"] + at * old.get("frame_step", 1)
@@ -64,8 +66,8 @@ def render_from_here(scene: bpy.types.Scene) -> Job:
             same = iface_("Nothing has changed from frame {} on: it gets another seed, {:.0f}")
             notes.append(same.format(begin, seed))
         state.status.kept = splice.kept_pictures(shot, at)
-        side = strip_about.scene_side(scene_values.scene_named(scene.name))
-        return (yield from _render(scene.name, shot, notes, sampled.guides, side))
+        side = strip_about.scene_side(scene_values.scene_named(name))
+        return (yield from _render(name, shot, notes, sampled.guides, side))
 
     return _begin(scene, prepare(), n_("Starting"))
 

@@ -148,6 +148,7 @@ def test_takes_in_blender(taken: dict[str, Any]) -> None:
     assert "the steps" in taken["steps"]["message"]
     assert taken["first"]["code"] == "cannot_splice"
     assert taken["renamed"]["phase"] == "done" and [8, 8] in taken["renamed"]["takes"][-1:]
+    assert taken["undone"]["phase"] == "done" and taken["undone"]["error"] is None
 
 
 @pytest.mark.blender

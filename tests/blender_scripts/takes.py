@@ -91,6 +91,17 @@ running = start.render(scene)
 scene.name = "Renamed"
 seen["renamed"] = {**ended(running), "takes": takes()}
 
+# Undo while the scene is read frame by frame, as in the window: Blender takes the scene away, and another one comes.
+scene.koshi.driver_add("angle").driver.expression = "0.1 * frame"
+bpy.ops.ed.undo_push(message="Before")
+scene.koshi.steps += 1
+bpy.ops.ed.undo_push(message="Another number of steps")
+start._budget = lambda: 0.0
+running = start.render(scene)
+bpy.ops.ed.undo()
+seen["undone"] = ended(running)
+scene = bpy.context.scene
+
 # 10,000 frames.
 (folder,) = arguments()
 long_scene = bpy.data.scenes.new("Long")
