@@ -79,8 +79,7 @@ def beside(seed: int) -> hands.Steps:
     yield from hands.wait_for_frames(2)
     yield from press()
     begun = hands.told()
-    yield 2.0
-    waits = hands.status().left
+    waits = yield from hands.until(lambda: hands.status().left if hands.status().waits else "", 20)
     hands.shot("engine-waiting")
     yield from over()
     seen = {"shot": shot(), "picture": result("beside"), "begun": begun, "waits": waits, "ended": ENDED[:]}
@@ -113,9 +112,12 @@ def press(**held: bool) -> hands.Steps:
 
 
 def over() -> hands.Steps:
-    """Wait until Blender's render has ended, and the window was drawn."""
+    """Wait until Blender's render has ended, its operator too, and the window was drawn."""
     yield from hands.until(lambda: ENDED and not bpy.app.is_job_running('RENDER'), 120)
-    yield 1.0
+    yield 0.5
+    # The operator ends, and tells what was wrong, with the next event in the window that shows the render.
+    hands.move(*hands.middle(hands.front().screen.areas[0]))
+    yield 0.5
 
 
 def close() -> hands.Steps:
