@@ -192,10 +192,10 @@ def test_takes_are_redone_replaced_and_filled(window: Window) -> None:
 
 
 # The longest that Blender's main thread may be away from a timer of 1 ms, what Blender's threads together may work in
-# that time, and how long a tick of the operator may last, in seconds. CONTRIBUTING.md has what was observed: .047 to
-# .224 (with how busy the processors are), .134, .011.
-AWAY = 0.4
-WORKED = 0.25
+# that time, and how long a tick of the operator may last, in seconds. On idle cores .041 to .043 were observed (the aim
+# is .05), .071 and .010; beside other tests up to .091, .117 and .011 (CONTRIBUTING.md).
+AWAY = 0.07
+WORKED = 0.15
 TICK = 0.02
 
 
@@ -208,7 +208,8 @@ def test_the_window_stays_alive(window: Window) -> None:
         redraws = sorted(heart["redraws"]) or [0]
         print(f"\n{part}: longest {1000 * heart['longest']:.0f} ms; {heart['over_50_ms']} gaps over 50 ms")
         middle, high = redraws[len(redraws) // 2], redraws[len(redraws) * 9 // 10]
-        print(f"    {len(redraws)} redraws: median {middle} ms, one in ten over {high} ms")
+        tick = 1000 * heart.get("told", {}).get("longest_tick", 0.0)
+        print(f"    {len(redraws)} redraws: median {middle} ms, one in ten over {high} ms; longest tick {tick:.0f} ms")
         print(f"    [ms, of that worked, at second, frames done] {heart['worst'][:4]}")
     for part, frames in (("project", 4), ("first", 4), ("fast", 200), ("stored", 200), ("slow", 8)):
         assert seen[part]["told"]["phase"] == "done", part
@@ -255,7 +256,7 @@ def test_setting_the_backend_up(window: Window) -> None:
     assert seen["cancelled"]["phase"] == "cancelled" and seen["cancelled"]["seconds"] < 1.0 * stretch()
     assert seen["cleared"] in ("absent", "unfinished")  # as far as it had come
     assert seen["done"] == {"phase": "done", "text": "The backend is set up", "error": None, "condition": "ready"}
-    assert seen["away"] < AWAY * stretch()  # one may go on working
+    assert seen["away"] < 0.4 * stretch()  # one may go on working
     # The packages that stand in are no backend, and the diagnostics say so, in lines to ask for help with.
     assert [line for line in seen["copied"] if line.startswith("ok ")]
     assert [line for line in seen["copied"] if line.startswith("FAIL ")], seen["copied"]
