@@ -45,8 +45,8 @@ def steps(seed: int) -> hands.Steps:
     seen["sequencer"] = [during, scene.render.use_sequencer]
     hands.window().scene.frame_set(2)
     ended.clear()
-    # Blender's render operator is in the window that F12 opened, and ends with the first event there, also seconds after
-    # the job has ended. If that is a key, it does nothing else: the next one begins a render.
+    # Blender's render operator is in the window that F12 opened, and ends with the first event there, seconds after the
+    # job has ended if need be. If that is a key, it does nothing else: the next one begins a render.
     for _ in range(5):
         if not ended and not bpy.app.is_job_running('RENDER'):
             keyboard.press("F12")
