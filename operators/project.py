@@ -154,7 +154,6 @@ def register() -> None:
 
 def unregister() -> None:
     """Remove them, and what still arranges a window."""
-    if bpy.app.timers.is_registered(_arrange):
-        bpy.app.timers.unregister(_arrange)
+    project_workspace.stop()
     bpy.types.TOPBAR_MT_file_new.remove(_draw_new)
     bpy.utils.unregister_class(KOSHI_OT_new_project)

@@ -38,6 +38,12 @@ def add(scene: bpy.types.Scene) -> None:
         bpy.app.timers.register(_arrange, first_interval=0.05)
 
 
+def stop() -> None:
+    """Leave a window as far as it is arranged."""
+    if bpy.app.timers.is_registered(_arrange):
+        bpy.app.timers.unregister(_arrange)
+
+
 def _arrange() -> float | None:
     """Put the preview where the files are, and the camera's view with Koshi's tab in the middle; ends once it is so."""
     global _tries
