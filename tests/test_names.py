@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 FILES = sorted([ROOT / "__init__.py", *(ROOT / "operators").glob("*.py"), *(ROOT / "panels").glob("*.py")])
-ALWAYS = {*dir(builtins), "__file__", "__name__", "__package__", "__path__", "__qualname__", "__module__"}
+ALWAYS = {*dir(builtins), "__file__", "__name__", "__package__", "__path__", "__qualname__", "__annotations__"}
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
