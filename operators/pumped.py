@@ -110,6 +110,8 @@ class PumpedOperator:
         if self._stale:
             self._stale = False
             redraw()
+            # Blender draws a panel whose height has changed a second time.
+            self._next = max(self._next, time.monotonic() + REST / 2)
             return {'PASS_THROUGH'}
         if self._ended is not None:
             return self._stop_timer(context, self._ended)
