@@ -45,7 +45,7 @@ def stop() -> None:
 
 
 def _arrange() -> float | None:
-    """Put the preview where the files are, and the camera's view with Koshi's tab in the middle; ends once it is so."""
+    """Divide the window, and show the camera's view with Koshi's tab; ends once it is so."""
     global _tries
     _tries -= 1
     window = bpy.context.window_manager.windows[0]

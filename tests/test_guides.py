@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from blender_scripts.fixtures import STAND_IN, Blender
+from conftest import in_versions
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -126,7 +127,7 @@ class TestInBlender:
 @pytest.mark.blender
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="the GPU is hidden as it can be hidden on Linux")
-@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+@in_versions("4.2", "5.2")
 def test_the_scenes_own_engine_and_cycles_in_its_place(blender: Blender, tmp_path: Path) -> None:
     told = blender.script("guide_engines", tmp_path, program_of(blender, tmp_path))
     names = ("cycles", "eevee", "workbench", "own", "failed")

@@ -7,7 +7,7 @@ import ast
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, in_versions
 
 if TYPE_CHECKING:
     from blender_scripts.fixtures import Blender
@@ -26,7 +26,7 @@ def names() -> set[str]:
 
 @pytest.mark.blender
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("blender", ["4.2", "5.2"], indirect=True)
+@in_versions("4.2", "5.2")
 def test_no_thread_touches_blender(blender: Blender) -> None:
     seen = blender.script("threads")
     assert all(seen["caught"].values()) and not seen["not_caught"], seen["caught"]
